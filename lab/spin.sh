@@ -1,0 +1,164 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Check the models with spin.  The design must have no error at all; each
+# alternative to it must have exactly the error that is the reason why the
+# design is not that alternative.
+#
+# Usage: lab/spin.sh [NAME]...	the checks whose name contains one of NAME
+
+set -u
+export LC_ALL=C
+
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+TIMEOUT=${SPIN_TIMEOUT:-300}
+
+passed=0
+failed=0
+skipped=0
+count=0
+names=("$@")
+
+die()
+{
+	echo "lab: error: $*" >&2
+	exit 1
+}
+
+for tool in spin gcc timeout; do
+	command -v "$tool" >/dev/null ||
+		die "$tool is missing; apt-get install spin gcc coreutils"
+done
+
+TMP=$(mktemp -d) || die "no temporary directory"
+trap 'rm -rf "$TMP"' EXIT
+trap 'exit 130' INT TERM
+
+# result OK DESCRIPTION [DETAIL]
+result()
+{
+	count=$((count + 1))
+	if [ "$1" = ok ]; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+	fi
+	echo "$1 $count - $2"
+	[ $# -lt 3 ] || printf '%s\n' "$3" | sed 's/^/# /'
+}
+
+wanted()
+{
+	local n
+
+	[ ${#names[@]} -gt 0 ] || return 0
+	for n in "${names[@]}"; do
+		case $1 in *"$n"*) return 0 ;; esac
+	done
+	return 1
+}
+
+# search MODEL DEFINES...: the output of spin and of the search is in $log
+search()
+{
+	local model=$1 dir
+	shift
+
+	dir=$(mktemp -d "$TMP/XXXXXX") || die "no temporary directory"
+	log=$dir/log
+	cp "$TOP/model/$model" "$dir/model.pml" || exit 1
+	(
+		cd "$dir" || exit 1
+		spin "$@" -a model.pml &&
+		gcc -O2 -w -DSAFETY -DCOLLAPSE -DMEMLIM=6000 -o pan pan.c &&
+		timeout "$TIMEOUT" ./pan -m100000 -w24
+	) >"$log" 2>&1
+	status=$?
+	[ ! -f "$dir/model.pml.trail" ] ||
+		(cd "$dir" && spin "$@" -t -g model.pml) >"$dir/trail" 2>&1
+	trail=$dir/trail
+	rm -f "$dir"/pan*
+}
+
+# holds MODEL DESCRIPTION DEFINES...: no error, and nothing left unsearched
+holds()
+{
+	local model=$1 what=$2 states
+	shift 2
+
+	wanted "$model $what" || return 0
+	search "$model" "$@"
+	if [ "$status" -eq 124 ]; then
+		result "not ok" "$what" "not finished within $TIMEOUT s"
+	elif [ "$status" -ne 0 ] || ! grep -q 'errors: 0$' "$log" ||
+	     grep -Eq 'max search depth too small|^Warning: Search not completed|out of memory' "$log"; then
+		result "not ok" "$what" "$(grep -v '^Depth=' "$log" | tail -n 15)"
+	else
+		states=$(sed -n 's/^ *\([0-9]*\) states, stored.*/\1/p' "$log")
+		result ok "$what ($states states)"
+	fi
+}
+
+# breaks MODEL DESCRIPTION ERROR FINAL DEFINES...: spin finds this very error.
+# ERROR is an extended regular expression for it; FINAL, if not empty, names
+# the variables that must be set in the state it ends in.
+breaks()
+{
+	local model=$1 what=$2 error=$3 final=$4 found var
+	shift 4
+
+	wanted "$model $what" || return 0
+	search "$model" "$@"
+	found=$(grep -m 1 -E '^pan:[0-9]+: (assertion violated|invalid end state)' "$log")
+	if ! printf '%s\n' "$found" | grep -Eq "^pan:[0-9]+: ($error)"; then
+		result "not ok" "$what" "$(printf 'wanted: %s\nfound: %s\n' \
+			"$error" "${found:-nothing}"; grep -v '^Depth=' "$log" | tail -n 8)"
+		return
+	fi
+	for var in $final; do
+		if ! grep -Fq "$var = 1" "$trail"; then
+			result "not ok" "$what" "$found, but not with $var set"
+			return
+		fi
+	done
+	result ok "$what" "${found#pan:*: }"
+}
+
+deadlock='invalid end state'
+gone()
+{
+	# A variable that says so is an index away from its name or not at all.
+	echo "assertion violated +!\\($1[][)]"
+}
+
+echo "TAP version 13"
+
+holds devmem.pml "design: two containers, shared and reopened device, unbind, unload" \
+	-DNI=2 -DNS=1
+holds devmem.pml "design: old and new tracking object of one device at a time" \
+	-DNI=1 -DNS=2
+holds devmem.pml "design: three of them" \
+	-DNI=1 -DNS=3
+breaks devmem.pml "unregistering under iommu->lock (the RFC's order) deadlocks" \
+	"$deadlock" "srcu_reader iommu_lock[0]" -DRFC_ORDER -DNI=1 -DNS=1
+breaks devmem.pml "unregistering from inside the callback deadlocks" \
+	"$deadlock" "srcu_reader iommu_lock[0]" -DCALLBACK_WAITS -DNI=1 -DNS=1
+breaks devmem.pml "tracking object without a reference: the callback uses a freed iommu" \
+	"$(gone iommu_freed)" "srcu_reader" -DNO_IOMMU_REF -DNI=1 -DNS=1
+breaks devmem.pml "ioctl concurrent with the container's release uses a freed iommu" \
+	"$(gone iommu_freed)" "" -DNO_IOCTL_GUARD -DNI=1 -DNS=1
+breaks devmem.pml "registering after mmap_lock leaves a mapping behind" \
+	"$(gone left_mapped)" "" -DLATE_REGISTER -DNI=1 -DNS=1
+breaks devmem.pml "opening during the release leaves a mapping behind" \
+	"$(gone left_mapped)" "" -DOPEN_UNLOCKED -DNI=1 -DNS=1
+breaks devmem.pml "trusting the tracking object after vendors were told kills it twice" \
+	"$(gone killed_twice)" "" -DNO_RECHECK -DNI=1 -DNS=1
+breaks devmem.pml "unbind that does not wait for registrations frees the device early" \
+	"$(gone dev_freed)" "" -DUNBIND_NO_WAIT -DNI=1 -DNS=1
+breaks devmem.pml "unload that does not wait for the workers pulls the code away" \
+	"$(gone text_gone)" "" -DUNLOAD_NO_FLUSH -DNI=1 -DNS=1
+
+[ "$count" -gt 0 ] || die "no check is called ${names[*]}"
+echo "1..$count"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]

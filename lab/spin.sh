@@ -158,6 +158,20 @@ breaks devmem.pml "unbind that does not wait for registrations frees the device 
 breaks devmem.pml "unload that does not wait for the workers pulls the code away" \
 	"$(gone text_gone)" "" -DUNLOAD_NO_FLUSH -DNI=1 -DNS=1
 
+holds memory.pml "design: faults against disabling, reset and hot resets"
+breaks memory.pml "faulting without memory_lock lets the CPU reach disabled memory" \
+	"$(gone bad_access)" "" -DFAULT_UNLOCKED
+breaks memory.pml "faulting with a trylock gives a SIGBUS while the memory is enabled" \
+	"$(gone bad_sigbus)" "" -DFAULT_TRYLOCK
+breaks memory.pml "taking a page for absent populates it twice" \
+	"$(gone populated_twice)" "" -DFAULT_REMAPS
+breaks memory.pml "zapping after the memory is disabled lets the CPU reach it" \
+	"$(gone bad_access)" "" -DZAP_AFTER_DISABLE
+breaks memory.pml "hot resets that wait for each other's memory_lock deadlock" \
+	"$deadlock" "writer[0] writer[1]" -DHOT_RESET_WAITS
+breaks memory.pml "touching user memory under memory_lock deadlocks" \
+	"$deadlock" "writer[0] in_reset[0]" -DUSER_COPY_LOCKED
+
 [ "$count" -gt 0 ] || die "no check is called ${names[*]}"
 echo "1..$count"
 echo "$passed passed, $failed failed, $skipped skipped"

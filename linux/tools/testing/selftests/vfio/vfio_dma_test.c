@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What may be mapped for DMA, what may not, and what it costs.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../kselftest_harness.h"
+#include "vfio_util.h"
+
+#define TIMEOUT		120
+#define DMA_TEST(name)	TEST_F_TIMEOUT(dma, name, TIMEOUT)
+
+#define NO_DEVICES	"needs an edu device and one with memory"
+
+/* Device A and device B, which is open */
+FIXTURE(dma) {
+	struct p2p p;
+	int64_t avail;
+	long locked;
+	int ret;
+};
+
+FIXTURE_SETUP(dma)
+{
+	self->ret = p2p_open(&self->p, &want_mem);
+	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
+	if (self->ret)
+		return;
+
+	ASSERT_EQ(0, p2p_open_peer(&self->p));
+	self->avail = dma_avail(self->p.container);
+	self->locked = proc_locked_kb();
+}
+
+FIXTURE_TEARDOWN(dma)
+{
+	if (!self->ret)
+		p2p_close(&self->p);
+}
+
+/* A mapping that was refused leaves nothing behind */
+static void expect_nothing_mapped(struct __test_metadata *_metadata, struct p2p *p, size_t size,
+				  int64_t avail, long locked)
+{
+	EXPECT_NE(1, iommu_lookup(p->a.bdf, IOVA_BAR, NULL));
+	EXPECT_NE(1, iommu_lookup(p->a.bdf, IOVA_BAR + size - SZ_4K, NULL));
+	EXPECT_EQ(0, dma_unmap(p->container, IOVA_BAR, size));
+	EXPECT_EQ(avail, dma_avail(p->container));
+	EXPECT_EQ(locked, proc_locked_kb());
+}
+
+/* The other tests take the word of the page tables where the kernel shows them */
+DMA_TEST(iommu_page_tables_can_be_read)
+{
+	uint64_t phys;
+	int ret;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	ret = iommu_lookup(self->p.a.bdf, IOVA_SCRATCH, &phys);
+	if (ret < 0)
+		SKIP(return, "this kernel does not show the IOMMU's page tables");
+	EXPECT_EQ(1, ret);
+	EXPECT_EQ(0, iommu_lookup(self->p.a.bdf, IOVA_BAR, &phys));
+}
+
+/* D7: a BAR is mapped, and reached, from its first byte to its last */
+DMA_TEST(whole_bar_is_mapped_at_the_right_place)
+{
+	const size_t off[] = { 0, SZ_4K, SZ_64K + SZ_4K, SZ_1M - SZ_4K, SZ_1M - 4 };
+	uint64_t size;
+	void *bar;
+	size_t i;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	size = self->p.size;
+	bar = p2p_bar(&self->p, 0, size);
+	ASSERT_NE(NULL, bar);
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, size, DMA_RW));
+	for (i = 0; i < ARRAY_SIZE(off); i++) {
+		EXPECT_TRUE(iommu_maps(self->p.a.bdf, IOVA_BAR + off[i], self->p.phys + off[i]));
+		EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR + off[i], off[i]));
+	}
+	EXPECT_TRUE(iommu_maps(self->p.a.bdf, IOVA_BAR + size - SZ_4K,
+			       self->p.phys + size - SZ_4K));
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR + size, NULL));
+
+	EXPECT_EQ(size, dma_unmap(self->p.container, IOVA_BAR, size));
+	expect_nothing_mapped(_metadata, &self->p, size, self->avail, self->locked);
+}
+
+/* D7: offsets within the BAR and within its mmap are both counted */
+DMA_TEST(mapping_from_the_middle_of_an_mmap)
+{
+	void *bar;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	/* The mmap starts at 64K of the BAR, the mapping at 64K of the mmap */
+	bar = p2p_bar(&self->p, SZ_64K, 4 * SZ_64K);
+	ASSERT_NE(NULL, bar);
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar + SZ_64K, SZ_64K, DMA_RW));
+	EXPECT_TRUE(iommu_maps(self->p.a.bdf, IOVA_BAR, self->p.phys + 2 * SZ_64K));
+	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 2 * SZ_64K));
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR + SZ_64K, NULL));
+}
+
+/* D7: vmas that are neighbours but not in the order of the BAR they map */
+DMA_TEST(mapping_over_vmas_in_reverse_order)
+{
+	const int pages = 8;
+	void *area;
+	int i;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	area = mmap(NULL, pages * SZ_4K, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, area);
+	for (i = 0; i < pages; i++)
+		ASSERT_NE(NULL, bar_mmap_at(area + i * SZ_4K, self->p.b.fd, self->p.bar,
+					    PROT_READ | PROT_WRITE, (pages - 1 - i) * SZ_4K,
+					    SZ_4K));
+
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, area, pages * SZ_4K, DMA_RW));
+	for (i = 0; i < pages; i++)
+		EXPECT_TRUE(iommu_maps(self->p.a.bdf, IOVA_BAR + i * SZ_4K,
+				       self->p.phys + (pages - 1 - i) * SZ_4K));
+	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR + SZ_4K, (pages - 2) * SZ_4K));
+	EXPECT_EQ(pages * SZ_4K, dma_unmap(self->p.container, IOVA_BAR, pages * SZ_4K));
+	expect_nothing_mapped(_metadata, &self->p, pages * SZ_4K, self->avail, self->locked);
+}
+
+/* D7: BAR pages that the CPU has touched, in part, are mapped all the same */
+DMA_TEST(partly_touched_bar)
+{
+	void *bar;
+	int i;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	bar = p2p_bar(&self->p, 0, SZ_64K);
+	ASSERT_NE(NULL, bar);
+	for (i = 1; i < 16; i += 3)
+		EXPECT_EQ(0, bus_read32(bar + i * SZ_4K, NULL));
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	for (i = 0; i < 16; i++)
+		EXPECT_TRUE(iommu_maps(self->p.a.bdf, IOVA_BAR + i * SZ_4K,
+				       self->p.phys + i * SZ_4K));
+}
+
+/* B1: the vma alone is enough, the file descriptor may be closed */
+DMA_TEST(mapping_from_an_mmap_whose_fd_is_closed)
+{
+	void *bar;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	bar = p2p_bar(&self->p, 0, SZ_64K);
+	ASSERT_NE(NULL, bar);
+	dev_close(&self->p.b);
+	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
+}
+
+/* A8: DMA mapping does not fill the CPU's page tables */
+DMA_TEST(cpu_page_tables_stay_empty)
+{
+	long before, after;
+	int bar_index;
+	size_t size;
+	void *bar;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	/* One page table covers 2 MiB: a large BAR shows best, if there is one */
+	dev_close(&self->p.b);
+	bar_index = pci_find(&want_mem_1g, 0, self->p.b.bdf);
+	if (bar_index >= 0) {
+		self->p.bar = bar_index;
+		ASSERT_EQ(0, pci_bar(self->p.b.bdf, bar_index, NULL, &self->p.size));
+	}
+	size = self->p.size > 64 * SZ_1M ? 64 * SZ_1M : self->p.size;
+	if (size < 4 * SZ_1M)
+		SKIP(return, "needs a device with 4 MiB of memory or more");
+
+	ASSERT_EQ(0, dev_open(&self->p.b, self->p.b.bdf, self->p.container));
+	bar = p2p_bar(&self->p, 0, size);
+	ASSERT_NE(NULL, bar);
+	before = proc_page_tables_kb();
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, size, DMA_RW));
+	after = proc_page_tables_kb();
+	EXPECT_EQ(before, after);
+	EXPECT_EQ(size, dma_unmap(self->p.container, IOVA_BAR, size));
+}
+
+/* D10: device memory is not locked memory */
+DMA_TEST(bar_is_not_charged_to_the_process)
+{
+	void *bar;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	bar = p2p_bar(&self->p, 0, SZ_1M);
+	ASSERT_NE(NULL, bar);
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_1M, DMA_RW));
+	EXPECT_EQ(self->locked, proc_locked_kb());
+	EXPECT_EQ(SZ_1M, dma_unmap(self->p.container, IOVA_BAR, SZ_1M));
+	EXPECT_EQ(self->locked, proc_locked_kb());
+}
+
+/* D10: so no limit on locked memory stands in its way */
+DMA_TEST(bar_is_mapped_without_a_right_to_lock_memory)
+{
+	struct rlimit none = { 0, 0 };
+	int status;
+	void *bar;
+	pid_t pid;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	bar = p2p_bar(&self->p, 0, SZ_1M);
+	ASSERT_NE(NULL, bar);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		/* Another user than root has no CAP_IPC_LOCK */
+		if (setrlimit(RLIMIT_MEMLOCK, &none) || setuid(65534))
+			_exit(1);
+		_exit(dma_map(self->p.container, IOVA_BAR, bar, SZ_1M, DMA_RW) ? 2 : 0);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+}
+
+/* D6: what the process may only read, a device must not write */
+DMA_TEST(read_only_mmap_is_not_dma_writable)
+{
+	void *bar;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	bar = bar_mmap(self->p.b.fd, self->p.bar, PROT_READ, 0, SZ_64K);
+	ASSERT_NE(NULL, bar);
+	EXPECT_EQ(-EFAULT, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_WO));
+	EXPECT_EQ(-EFAULT, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	expect_nothing_mapped(_metadata, &self->p, SZ_64K, self->avail, self->locked);
+	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR, 0));
+
+	/* Touched by the CPU or not makes no difference */
+	EXPECT_EQ(0, bus_read32(bar, NULL));
+	EXPECT_EQ(-EFAULT, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	expect_nothing_mapped(_metadata, &self->p, SZ_64K, self->avail, self->locked);
+}
+
+/* D6: reading is another matter */
+DMA_TEST(read_only_mmap_is_dma_readable)
+{
+	uint32_t *ram = self->p.scratch;
+	void *bar;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	bar = bar_mmap(self->p.b.fd, self->p.bar, PROT_READ, 0, SZ_64K);
+	ASSERT_NE(NULL, bar);
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RO));
+
+	/* From B to A's buffer, and from there to memory */
+	mmio_write32(self->p.window, 0x0ddba11);
+	*ram = 0;
+	EXPECT_EQ(0, edu_fetch(self->p.regs, IOVA_BAR, 4));
+	EXPECT_EQ(0, edu_store(self->p.regs, IOVA_SCRATCH, 4));
+	EXPECT_EQ(0x0ddba11, *ram);
+	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR, 0));
+}
+
+/* D6: part of the range is writable, part is not */
+DMA_TEST(mprotected_part_of_a_bar_is_not_dma_writable)
+{
+	void *bar;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	bar = p2p_bar(&self->p, 0, SZ_64K);
+	ASSERT_NE(NULL, bar);
+	ASSERT_EQ(0, mprotect(bar + SZ_64K / 2, SZ_64K / 2, PROT_READ));
+	EXPECT_EQ(-EFAULT, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	expect_nothing_mapped(_metadata, &self->p, SZ_64K, self->avail, self->locked);
+	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K / 2, DMA_RW));
+}
+
+/* D1: memory of another owner is refused, quietly, and nothing is left behind */
+DMA_TEST(foreign_pfnmap_is_refused)
+{
+	int log;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	log = kmsg_open();
+	EXPECT_EQ(0, bus_read32(self->p.window, NULL));
+	EXPECT_EQ(-EFAULT, dma_map(self->p.container, IOVA_BAR, self->p.window, SZ_1M, DMA_RW));
+	EXPECT_GE(0, kmsg_new_lines(log));
+	fd_close(&log);
+	expect_nothing_mapped(_metadata, &self->p, SZ_1M, self->avail, self->locked);
+	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR, 0));
+}
+
+/* D1, D10: memory of another owner behind a BAR and RAM that are fine */
+DMA_TEST(foreign_pfnmap_beside_a_bar_is_refused)
+{
+	void *area;
+	int ret;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	area = mmap(NULL, SZ_1M + 2 * SZ_64K, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, area);
+	ASSERT_NE(NULL, bar_mmap_at(area + SZ_64K, self->p.b.fd, self->p.bar,
+				    PROT_READ | PROT_WRITE, 0, SZ_64K));
+	ASSERT_NE(MAP_FAILED, mremap(self->p.window, SZ_1M, SZ_1M, MREMAP_MAYMOVE | MREMAP_FIXED,
+				     area + 2 * SZ_64K));
+	self->p.window = area + 2 * SZ_64K;
+
+	ret = dma_map(self->p.container, IOVA_BAR, area, 3 * SZ_64K, DMA_RW);
+	EXPECT_EQ(-EFAULT, ret);
+	expect_nothing_mapped(_metadata, &self->p, 3 * SZ_64K, self->avail, self->locked);
+	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR + SZ_64K, 0));
+}
+
+/* D10: RAM, a BAR, and then nothing at all */
+DMA_TEST(mapping_that_fails_half_way_leaves_nothing)
+{
+	void *area;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	area = mmap(NULL, 3 * SZ_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, area);
+	ASSERT_NE(NULL, bar_mmap_at(area + SZ_64K, self->p.b.fd, self->p.bar,
+				    PROT_READ | PROT_WRITE, 0, SZ_64K));
+	ASSERT_EQ(0, munmap(area + 2 * SZ_64K, SZ_64K));
+
+	EXPECT_EQ(-EFAULT, dma_map(self->p.container, IOVA_BAR, area, 3 * SZ_64K, DMA_RW));
+	expect_nothing_mapped(_metadata, &self->p, 3 * SZ_64K, self->avail, self->locked);
+	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR + SZ_64K, 0));
+
+	/* The device goes without a trace of the attempt, and can come back */
+	munmap(area, 2 * SZ_64K);
+	dev_close(&self->p.b);
+	EXPECT_EQ(0, p2p_open_peer(&self->p));
+}
+
+/* E11: memory that is disabled is not mapped, and the caller hears of it */
+DMA_TEST(disabled_memory_is_refused)
+{
+	void *bar;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	bar = p2p_bar(&self->p, 0, SZ_64K);
+	ASSERT_NE(NULL, bar);
+	ASSERT_EQ(0, dev_memory(self->p.b.fd, false));
+	EXPECT_EQ(-EFAULT, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	expect_nothing_mapped(_metadata, &self->p, SZ_64K, self->avail, self->locked);
+
+	ASSERT_EQ(0, dev_memory(self->p.b.fd, true));
+	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
+}
+
+/* E11, D4: of two devices in the range the second has its memory disabled */
+DMA_TEST(disabled_memory_behind_ram_is_refused)
+{
+	void *area;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	area = mmap(NULL, 2 * SZ_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, area);
+	ASSERT_NE(NULL, bar_mmap_at(area + SZ_64K, self->p.b.fd, self->p.bar,
+				    PROT_READ | PROT_WRITE, 0, SZ_64K));
+	ASSERT_EQ(0, dev_memory(self->p.b.fd, false));
+	EXPECT_EQ(-EFAULT, dma_map(self->p.container, IOVA_BAR, area, 2 * SZ_64K, DMA_RW));
+	expect_nothing_mapped(_metadata, &self->p, 2 * SZ_64K, self->avail, self->locked);
+	ASSERT_EQ(0, dev_memory(self->p.b.fd, true));
+}
+
+/* D3: one request unmaps BARs and RAM, as it always did */
+DMA_TEST(one_unmap_covers_bars_and_ram)
+{
+	void *bar, *ram;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	bar = p2p_bar(&self->p, 0, SZ_64K);
+	ASSERT_NE(NULL, bar);
+	ram = ram_alloc(SZ_64K);
+	ASSERT_NE(NULL, ram);
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR + 2 * SZ_64K, ram, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR + 4 * SZ_64K, bar, SZ_64K, DMA_RO));
+
+	/* A mapping is not cut in two, whatever it maps */
+	EXPECT_EQ(-EINVAL, dma_unmap(self->p.container, IOVA_BAR, SZ_4K));
+	EXPECT_EQ(-EINVAL, dma_unmap(self->p.container, IOVA_BAR + SZ_4K, SZ_1M - SZ_4K));
+	EXPECT_EQ(3 * SZ_64K, dma_unmap(self->p.container, IOVA_BAR, SZ_1M));
+	expect_nothing_mapped(_metadata, &self->p, SZ_1M, self->avail, self->locked);
+}
+
+/* D3: what is mapped is taken, as ever */
+DMA_TEST(mapped_iova_is_refused)
+{
+	void *bar;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	bar = p2p_bar(&self->p, 0, SZ_64K);
+	ASSERT_NE(NULL, bar);
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	EXPECT_EQ(-EEXIST, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	EXPECT_EQ(-EEXIST, dma_map(self->p.container, IOVA_BAR + SZ_4K, bar, SZ_4K, DMA_RW));
+	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
+	EXPECT_EQ(SZ_64K, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,872 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The CPU's mappings of a device's BARs: gone while the device's memory is disabled
+ * or reset, there at all other times, wherever and however often they are mapped.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../kselftest_harness.h"
+#include "vfio_util.h"
+
+#define TIMEOUT		120
+#define BAR_TEST(name)		TEST_F_TIMEOUT(bar, name, TIMEOUT)
+#define STRESS_TEST(name)	TEST_F_TIMEOUT(stress, name, TIMEOUT)
+
+#define NO_BAR		"no such device, or its BAR cannot be mapped"
+#define NO_RESET	"no device that can be reset"
+
+/* One device, opened, and one of its BARs, mapped and touched */
+struct bar {
+	int container;
+	struct vfio_dev dev;
+	uint64_t phys;
+	uint64_t size;
+	void *bar;
+	bool missing;
+};
+
+static void bar_open(struct __test_metadata *_metadata, struct bar *b,
+		     const struct pci_want *want, int index)
+{
+	char bdf[BDF_LEN];
+
+	b->container = -1;
+	b->dev.group = -1;
+	b->dev.fd = -1;
+	b->missing = true;
+	if (pci_find(want, 0, bdf) < 0 || pci_bar(bdf, index, &b->phys, &b->size))
+		return;
+
+	/* Enough to have several pages, where there are */
+	if (b->size > SZ_64K)
+		b->size = SZ_64K;
+
+	b->container = container_open();
+	ASSERT_LE(0, b->container);
+	ASSERT_EQ(0, dev_open(&b->dev, bdf, b->container));
+	if (!region_can_mmap(b->dev.fd, index))
+		return;
+
+	ASSERT_EQ(0, dev_memory(b->dev.fd, true));
+	b->bar = bar_mmap(b->dev.fd, index, PROT_READ | PROT_WRITE, 0, b->size);
+	ASSERT_NE(NULL, b->bar);
+	ASSERT_EQ(0, bus_read32(b->bar, NULL));
+	ASSERT_EQ(0, bus_read32(b->bar + b->size - SZ_4K, NULL));
+	b->missing = false;
+}
+
+static void bar_close(struct bar *b)
+{
+	dev_close(&b->dev);
+	fd_close(&b->container);
+}
+
+FIXTURE(bar) {
+	struct bar b;
+};
+
+FIXTURE_VARIANT(bar) {
+	const struct pci_want *want;
+	int index;
+};
+
+FIXTURE_VARIANT_ADD(bar, edu_bar0) { .want = &want_edu, .index = 0 };
+FIXTURE_VARIANT_ADD(bar, e1000e_bar1) { .want = &want_e1000e, .index = 1 };
+FIXTURE_VARIANT_ADD(bar, ivshmem_bar2) { .want = &want_shm, .index = 2 };
+FIXTURE_VARIANT_ADD(bar, e1000e_bar3) { .want = &want_e1000e, .index = 3 };
+
+FIXTURE_SETUP(bar)
+{
+	bar_open(_metadata, &self->b, variant->want, variant->index);
+}
+
+FIXTURE_TEARDOWN(bar)
+{
+	bar_close(&self->b);
+}
+
+static void expect_gone(struct __test_metadata *_metadata, const void *bar, size_t size)
+{
+	EXPECT_EQ(-EFAULT, bus_read32(bar, NULL));
+	EXPECT_EQ(-EFAULT, bus_read32(bar + size - SZ_4K, NULL));
+}
+
+static void expect_there(struct __test_metadata *_metadata, const void *bar, size_t size)
+{
+	EXPECT_EQ(0, bus_read32(bar, NULL));
+	EXPECT_EQ(0, bus_read32(bar + size - SZ_4K, NULL));
+}
+
+/* A5, A7: SIGBUS while memory is disabled, no longer and no shorter */
+BAR_TEST(unreachable_while_memory_is_disabled)
+{
+	int i;
+
+	if (self->b.missing)
+		SKIP(return, NO_BAR);
+
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+		expect_gone(_metadata, self->b.bar, self->b.size);
+		ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+		expect_there(_metadata, self->b.bar, self->b.size);
+	}
+}
+
+/* A2: two mmaps of one file, and one of a second file */
+BAR_TEST(every_mmap_of_every_open_is_unreachable)
+{
+	void *same, *other;
+	int fd;
+
+	if (self->b.missing)
+		SKIP(return, NO_BAR);
+
+	fd = dev_get_fd(&self->b.dev);
+	ASSERT_LE(0, fd);
+	same = bar_mmap(self->b.dev.fd, variant->index, PROT_READ | PROT_WRITE, 0, self->b.size);
+	ASSERT_NE(NULL, same);
+	other = bar_mmap(fd, variant->index, PROT_READ, 0, self->b.size);
+	ASSERT_NE(NULL, other);
+	expect_there(_metadata, same, self->b.size);
+	expect_there(_metadata, other, self->b.size);
+
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	expect_gone(_metadata, self->b.bar, self->b.size);
+	expect_gone(_metadata, same, self->b.size);
+	expect_gone(_metadata, other, self->b.size);
+
+	/* The first fd is closed, what it mapped is found all the same */
+	ASSERT_EQ(0, dev_memory(fd, true));
+	expect_there(_metadata, same, self->b.size);
+	dev_close_fd(&self->b.dev);
+	ASSERT_EQ(0, dev_memory(fd, false));
+	expect_gone(_metadata, self->b.bar, self->b.size);
+	expect_gone(_metadata, same, self->b.size);
+	expect_gone(_metadata, other, self->b.size);
+	close(fd);
+}
+
+/* In a child, with what it inherited: read when told to, say what happened */
+struct reader {
+	pid_t pid;
+	int go;
+	int seen;
+};
+
+static int reader_start(struct reader *r, const void *addr, bool touch_first)
+{
+	int go[2], seen[2];
+	char c = 0;
+
+	if (pipe(go) || pipe(seen))
+		return -errno;
+
+	r->pid = fork();
+	if (r->pid < 0)
+		return -errno;
+
+	if (!r->pid) {
+		die_with_parent();
+		close(go[1]);
+		close(seen[0]);
+		if (touch_first)
+			c = !!bus_read32(addr, NULL);
+		if (write(seen[1], &c, 1) != 1)
+			_exit(1);
+		while (read(go[0], &c, 1) == 1 && c != 'q') {
+			c = !!bus_read32(addr, NULL);
+			if (write(seen[1], &c, 1) != 1)
+				_exit(1);
+		}
+		_exit(0);
+	}
+
+	close(go[0]);
+	close(seen[1]);
+	r->go = go[1];
+	r->seen = seen[0];
+	return read(r->seen, &c, 1) == 1 && !c ? 0 : -EIO;
+}
+
+/* 0: the memory was there, 1: SIGBUS */
+static int reader_read(struct reader *r)
+{
+	char c = 0;
+
+	if (write(r->go, &c, 1) != 1 || read(r->seen, &c, 1) != 1)
+		return -EIO;
+
+	return c;
+}
+
+static int reader_stop(struct reader *r)
+{
+	int status;
+	char c = 'q';
+
+	if (write(r->go, &c, 1) != 1)
+		return -EIO;
+	close(r->go);
+	close(r->seen);
+	return waitpid(r->pid, &status, 0) == r->pid ? status : -errno;
+}
+
+/* A2: a child has copies of the mappings, whether it touched them or not */
+BAR_TEST(unreachable_in_a_forked_child)
+{
+	struct reader touched, untouched;
+
+	if (self->b.missing)
+		SKIP(return, NO_BAR);
+
+	ASSERT_EQ(0, reader_start(&touched, self->b.bar, true));
+	ASSERT_EQ(0, reader_start(&untouched, self->b.bar, false));
+
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	EXPECT_EQ(1, reader_read(&untouched));
+	EXPECT_EQ(1, reader_read(&touched));
+	EXPECT_EQ(-EFAULT, bus_read32(self->b.bar, NULL));
+
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+	EXPECT_EQ(0, reader_read(&untouched));
+	EXPECT_EQ(0, reader_read(&touched));
+	EXPECT_EQ(0, bus_read32(self->b.bar, NULL));
+	EXPECT_EQ(0, reader_stop(&touched));
+	EXPECT_EQ(0, reader_stop(&untouched));
+}
+
+/* A2: the parent has given up its mapping, the child has not */
+BAR_TEST(unreachable_in_a_child_alone)
+{
+	struct reader r;
+
+	if (self->b.missing)
+		SKIP(return, NO_BAR);
+
+	ASSERT_EQ(0, reader_start(&r, self->b.bar, true));
+	ASSERT_EQ(0, munmap(self->b.bar, self->b.size));
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	EXPECT_EQ(1, reader_read(&r));
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+	EXPECT_EQ(0, reader_read(&r));
+	EXPECT_EQ(0, reader_stop(&r));
+}
+
+static void *move(void *from, size_t size)
+{
+	void *to = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (to == MAP_FAILED)
+		return NULL;
+	to = mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+	return to == MAP_FAILED ? NULL : to;
+}
+
+/* A2: mremap() moves the mapping and its page table entries with it */
+BAR_TEST(unreachable_after_mremap)
+{
+	void *moved;
+
+	if (self->b.missing)
+		SKIP(return, NO_BAR);
+
+	moved = move(self->b.bar, self->b.size);
+	ASSERT_NE(NULL, moved);
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	expect_gone(_metadata, moved, self->b.size);
+
+	/* Moved while disabled */
+	moved = move(moved, self->b.size);
+	ASSERT_NE(NULL, moved);
+	expect_gone(_metadata, moved, self->b.size);
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+	expect_there(_metadata, moved, self->b.size);
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	expect_gone(_metadata, moved, self->b.size);
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+}
+
+/* A2: what a munmap() in the middle leaves are two mappings */
+BAR_TEST(unreachable_after_partial_munmap)
+{
+	if (self->b.missing)
+		SKIP(return, NO_BAR);
+	if (self->b.size < 3 * SZ_4K)
+		SKIP(return, "the BAR has less than three pages");
+
+	ASSERT_EQ(0, munmap(self->b.bar + SZ_4K, SZ_4K));
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	EXPECT_EQ(-EFAULT, bus_read32(self->b.bar, NULL));
+	EXPECT_EQ(-EFAULT, bus_read32(self->b.bar + 2 * SZ_4K, NULL));
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+	EXPECT_EQ(0, bus_read32(self->b.bar, NULL));
+	EXPECT_EQ(0, bus_read32(self->b.bar + 2 * SZ_4K, NULL));
+
+	/* The first part goes, the last is still found */
+	ASSERT_EQ(0, munmap(self->b.bar, SZ_4K));
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	EXPECT_EQ(-EFAULT, bus_read32(self->b.bar + 2 * SZ_4K, NULL));
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+	EXPECT_EQ(0, bus_read32(self->b.bar + 2 * SZ_4K, NULL));
+}
+
+/* A2: and mprotect() splits and merges them */
+BAR_TEST(unreachable_after_mprotect)
+{
+	if (self->b.missing)
+		SKIP(return, NO_BAR);
+
+	ASSERT_EQ(0, mprotect(self->b.bar, SZ_4K, PROT_READ));
+	EXPECT_EQ(0, bus_read32(self->b.bar, NULL));
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	expect_gone(_metadata, self->b.bar, self->b.size);
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+	ASSERT_EQ(0, mprotect(self->b.bar, SZ_4K, PROT_READ | PROT_WRITE));
+	expect_there(_metadata, self->b.bar, self->b.size);
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	expect_gone(_metadata, self->b.bar, self->b.size);
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+}
+
+/* Where in its file a mapping starts, by /proc/self/maps */
+static long long mapping_offset(const void *addr)
+{
+	unsigned long long start, end, offset;
+	long long ret = -1;
+	char line[512];
+	FILE *f;
+
+	f = fopen("/proc/self/maps", "re");
+	if (!f)
+		return -1;
+
+	while (ret < 0 && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%llx-%llx %*s %llx", &start, &end, &offset) == 3 &&
+		    (uintptr_t)addr >= start && (uintptr_t)addr < end)
+			ret = offset;
+	fclose(f);
+
+	return ret;
+}
+
+/* A4: a mapping keeps the offset it was made with, it does not get a page frame number */
+BAR_TEST(file_offset_of_an_mmap_is_the_regions)
+{
+	struct vfio_region_info info;
+
+	if (self->b.missing)
+		SKIP(return, NO_BAR);
+
+	ASSERT_EQ(0, region_info(self->b.dev.fd, variant->index, &info));
+	EXPECT_EQ((long long)info.offset, mapping_offset(self->b.bar));
+	EXPECT_EQ(0, bus_read32(self->b.bar, NULL));
+	EXPECT_EQ((long long)info.offset, mapping_offset(self->b.bar));
+}
+
+/* A5: the memory of other devices has nothing to do with it */
+BAR_TEST(other_devices_stay_reachable)
+{
+	struct vfio_dev other;
+	char bdf[BDF_LEN];
+	int other_bar;
+	void *bar;
+
+	if (self->b.missing)
+		SKIP(return, NO_BAR);
+	other_bar = pci_find(&want_mem, 0, bdf);
+	if (!strcmp(bdf, self->b.dev.bdf))
+		other_bar = pci_find(&want_mem, 1, bdf);
+	if (other_bar < 0)
+		SKIP(return, "needs one more device with memory");
+
+	ASSERT_EQ(0, dev_open(&other, bdf, self->b.container));
+	bar = bar_mmap(other.fd, other_bar, PROT_READ | PROT_WRITE, 0, SZ_64K);
+	ASSERT_NE(NULL, bar);
+	ASSERT_EQ(0, bus_read32(bar, NULL));
+
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	expect_there(_metadata, bar, SZ_64K);
+	expect_gone(_metadata, self->b.bar, self->b.size);
+	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+
+	munmap(bar, SZ_64K);
+	dev_close(&other);
+}
+
+/*
+ * Threads that read one BAR for as long as the test lets them
+ */
+#define READERS		4
+
+/* Odd while memory may be disabled; a read between two equal even values must succeed */
+struct touch {
+	pthread_t thread[READERS];
+	pthread_barrier_t barrier;
+	void *bar;
+	size_t size;
+	bool steady;		/* memory stays enabled all along */
+	unsigned int phase;
+	bool stop;
+	unsigned long reads;
+	unsigned long faults;
+	unsigned long bad_faults;	/* SIGBUS although memory was enabled */
+	unsigned long bad_reads;	/* no SIGBUS although it was disabled, or no data */
+};
+
+#define PHASE_ENABLED	0
+#define PHASE_CHANGING	1
+#define PHASE_DISABLED	2
+#define PHASES		4	/* enabled, changing, disabled, changing */
+
+static void *touch_thread(void *arg)
+{
+	unsigned int before, after, round = 0;
+	struct touch *t = arg;
+	size_t off = 0;
+	uint32_t val;
+	int ret;
+
+	/* An emulator that runs one CPU at a time needs the others to sleep now and then */
+	while (!__atomic_load_n(&t->stop, __ATOMIC_RELAXED)) {
+		if (!(++round % 16))
+			usleep(100);
+		off = (off + SZ_4K) % t->size;
+		before = __atomic_load_n(&t->phase, __ATOMIC_SEQ_CST);
+		ret = bus_read32(t->bar + off, &val);
+		after = __atomic_load_n(&t->phase, __ATOMIC_SEQ_CST);
+
+		__atomic_fetch_add(ret ? &t->faults : &t->reads, 1, __ATOMIC_RELAXED);
+		if (before != after && !t->steady)
+			continue;
+		if (ret && (before % PHASES == PHASE_ENABLED || t->steady))
+			__atomic_fetch_add(&t->bad_faults, 1, __ATOMIC_RELAXED);
+		if (!ret && before % PHASES == PHASE_DISABLED && !t->steady)
+			__atomic_fetch_add(&t->bad_reads, 1, __ATOMIC_RELAXED);
+		/* The registers at the start of these BARs never read as all ones */
+		if (!ret && t->steady && !off && val == ~0U)
+			__atomic_fetch_add(&t->bad_reads, 1, __ATOMIC_RELAXED);
+	}
+
+	return NULL;
+}
+
+static int touch_start(struct touch *t, void *bar, size_t size, bool steady)
+{
+	int i;
+
+	memset(t, 0, sizeof(*t));
+	t->bar = bar;
+	t->size = size;
+	t->steady = steady;
+	for (i = 0; i < READERS; i++)
+		if (pthread_create(&t->thread[i], NULL, touch_thread, t))
+			return -errno;
+
+	return 0;
+}
+
+static void touch_stop(struct touch *t)
+{
+	int i;
+
+	__atomic_store_n(&t->stop, true, __ATOMIC_RELAXED);
+	for (i = 0; i < READERS; i++)
+		pthread_join(t->thread[i], NULL);
+	printf("# %lu reads, %lu SIGBUS\n", t->reads, t->faults);
+}
+
+/* Wait until the threads have done something in this phase */
+static void touch_wait(struct touch *t)
+{
+	unsigned long reads = __atomic_load_n(&t->reads, __ATOMIC_RELAXED);
+	unsigned long faults = __atomic_load_n(&t->faults, __ATOMIC_RELAXED);
+	int tries = 1000;
+
+	while (tries-- && __atomic_load_n(&t->reads, __ATOMIC_RELAXED) < reads + READERS &&
+	       __atomic_load_n(&t->faults, __ATOMIC_RELAXED) < faults + READERS)
+		usleep(1000);
+}
+
+static void touch_phase(struct touch *t)
+{
+	__atomic_fetch_add(&t->phase, 1, __ATOMIC_SEQ_CST);
+}
+
+/* These need one BAR, whichever */
+FIXTURE(stress) {
+	struct bar b;
+};
+
+FIXTURE_SETUP(stress)
+{
+	bar_open(_metadata, &self->b, &want_edu, 0);
+}
+
+FIXTURE_TEARDOWN(stress)
+{
+	bar_close(&self->b);
+}
+
+/* A7: many threads, SIGBUS exactly while memory is disabled */
+STRESS_TEST(concurrent_faults_raise_sigbus_only_while_disabled)
+{
+	struct touch t;
+	int i;
+
+	if (self->b.missing)
+		SKIP(return, NO_BAR);
+
+	ASSERT_EQ(0, touch_start(&t, self->b.bar, self->b.size, false));
+	for (i = 0; i < 30; i++) {
+		touch_wait(&t);
+		touch_phase(&t);
+		ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+		touch_phase(&t);
+		touch_wait(&t);
+		touch_phase(&t);
+		ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+		touch_phase(&t);
+	}
+	touch_stop(&t);
+
+	EXPECT_EQ(0, t.bad_faults);
+	EXPECT_EQ(0, t.bad_reads);
+	EXPECT_LT(0, t.reads);
+	EXPECT_LT(0, t.faults);
+}
+
+static void *touch_once_thread(void *arg)
+{
+	struct touch *t = arg;
+	size_t off;
+	int round;
+
+	for (round = 0; round < 40; round++) {
+		pthread_barrier_wait(&t->barrier);
+		for (off = 0; off < t->size; off += SZ_4K)
+			if (bus_read32(t->bar + off, NULL))
+				__atomic_fetch_add(&t->bad_faults, 1, __ATOMIC_RELAXED);
+		pthread_barrier_wait(&t->barrier);
+	}
+
+	return NULL;
+}
+
+/* E2: threads that fault the same empty pages at the same moment */
+STRESS_TEST(concurrent_faults_on_one_page_are_safe)
+{
+	struct touch t = { .bar = self->b.bar, .size = self->b.size };
+	int i, round;
+
+	if (self->b.missing)
+		SKIP(return, NO_BAR);
+
+	ASSERT_EQ(0, pthread_barrier_init(&t.barrier, NULL, READERS + 1));
+	for (i = 0; i < READERS; i++)
+		ASSERT_EQ(0, pthread_create(&t.thread[i], NULL, touch_once_thread, &t));
+
+	for (round = 0; round < 40; round++) {
+		/* Empties the page tables */
+		ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+		ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+		pthread_barrier_wait(&t.barrier);
+		pthread_barrier_wait(&t.barrier);
+	}
+	for (i = 0; i < READERS; i++)
+		pthread_join(t.thread[i], NULL);
+
+	EXPECT_EQ(0, t.bad_faults);
+}
+
+/* E9: children come and go with copies of the mapping while memory goes and comes */
+STRESS_TEST(fork_and_exit_while_memory_is_toggled)
+{
+	struct touch t;
+	int i, status;
+	pid_t pid;
+
+	if (self->b.missing)
+		SKIP(return, NO_BAR);
+
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		die_with_parent();
+		for (i = 0; i < 15; i++) {
+			pid = fork();
+			if (!pid) {
+				bus_read32(self->b.bar, NULL);
+				move(self->b.bar, self->b.size);
+				_exit(0);
+			}
+			bus_read32(self->b.bar, NULL);
+			if (waitpid(pid, &status, 0) != pid || status)
+				_exit(1);
+		}
+		_exit(0);
+	}
+
+	ASSERT_EQ(0, touch_start(&t, self->b.bar, self->b.size, false));
+	while (!waitpid(pid, &status, WNOHANG)) {
+		touch_phase(&t);
+		ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+		touch_phase(&t);
+		touch_phase(&t);
+		ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+		touch_phase(&t);
+	}
+	touch_stop(&t);
+
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, t.bad_faults);
+	EXPECT_EQ(0, t.bad_reads);
+}
+
+/* A6, A7: read() of a BAR into the mmap of a BAR while memory is toggled */
+STRESS_TEST(read_and_write_with_a_bar_as_the_buffer)
+{
+	struct vfio_region_info info;
+	struct touch t;
+	ssize_t n;
+	int i;
+
+	if (self->b.missing)
+		SKIP(return, NO_BAR);
+
+	ASSERT_EQ(0, region_info(self->b.dev.fd, 0, &info));
+	ASSERT_EQ(0, touch_start(&t, self->b.bar, self->b.size, false));
+	for (i = 0; i < 30; i++) {
+		touch_phase(&t);
+		ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+		touch_phase(&t);
+		touch_wait(&t);
+		n = pread(self->b.dev.fd, self->b.bar, 4, info.offset);
+		EXPECT_EQ(-1, n);
+		touch_phase(&t);
+		ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+		touch_phase(&t);
+		/* The second register inverts what is written to it */
+		EXPECT_EQ(4, pread(self->b.dev.fd, self->b.bar + 4, 4, info.offset));
+		EXPECT_EQ(4, pwrite(self->b.dev.fd, self->b.bar, 4, info.offset + 4));
+	}
+	touch_stop(&t);
+	EXPECT_EQ(0, t.bad_faults);
+	EXPECT_EQ(0, t.bad_reads);
+}
+
+/*
+ * Resets.  The device's memory is enabled before and after, so nobody may get a
+ * SIGBUS: accesses wait until the reset is over.
+ */
+FIXTURE(reset) {
+	int container;
+	struct vfio_dev dev;
+	void *bar;
+	size_t size;
+	bool missing;
+};
+
+FIXTURE_VARIANT(reset) {
+	const struct pci_want *want;
+	int resets;
+};
+
+/* The first takes a second for each reset of its bus, the second has a function level reset */
+FIXTURE_VARIANT_ADD(reset, edu) { .want = &want_edu_slot, .resets = 4 };
+FIXTURE_VARIANT_ADD(reset, e1000e) { .want = &want_e1000e, .resets = 20 };
+
+FIXTURE_SETUP(reset)
+{
+	char bdf[BDF_LEN];
+
+	self->container = -1;
+	self->dev.group = -1;
+	self->dev.fd = -1;
+	self->missing = true;
+	if (pci_find(variant->want, 0, bdf) < 0)
+		return;
+
+	self->container = container_open();
+	ASSERT_LE(0, self->container);
+	ASSERT_EQ(0, dev_open(&self->dev, bdf, self->container));
+	if (dev_can_reset(self->dev.fd) <= 0)
+		return;
+
+	ASSERT_EQ(0, dev_memory(self->dev.fd, true));
+	self->size = SZ_64K;
+	self->bar = bar_mmap(self->dev.fd, 0, PROT_READ | PROT_WRITE, 0, self->size);
+	ASSERT_NE(NULL, self->bar);
+	self->missing = false;
+}
+
+FIXTURE_TEARDOWN(reset)
+{
+	dev_close(&self->dev);
+	fd_close(&self->container);
+}
+
+/* A7: faults wait for the reset */
+TEST_F_TIMEOUT(reset, faults_wait_for_a_reset, TIMEOUT)
+{
+	struct touch t;
+	int i;
+
+	if (self->missing)
+		SKIP(return, NO_RESET);
+
+	ASSERT_EQ(0, touch_start(&t, self->bar, self->size, true));
+	for (i = 0; i < variant->resets; i++) {
+		touch_wait(&t);
+		EXPECT_EQ(0, dev_reset(self->dev.fd));
+	}
+	touch_wait(&t);
+	touch_stop(&t);
+
+	EXPECT_EQ(0, t.faults);
+	EXPECT_EQ(0, t.bad_reads);
+	EXPECT_LT(0, t.reads);
+}
+
+/* A7: a hot reset is held off by nobody for ever: it works, or it says EBUSY */
+TEST_F_TIMEOUT(reset, faults_wait_for_a_hot_reset, TIMEOUT)
+{
+	int i, ret, busy = 0, done = 0;
+	struct touch t;
+
+	if (self->missing)
+		SKIP(return, NO_RESET);
+
+	ret = dev_hot_reset(self->dev.fd, &self->dev.group, 1);
+	if (ret == -ENODEV || ret == -ENOTTY)
+		SKIP(return, "no hot reset here");
+
+	ASSERT_EQ(0, touch_start(&t, self->bar, self->size, true));
+	for (i = 0; i < 50 && done < 3; i++) {
+		touch_wait(&t);
+		ret = dev_hot_reset(self->dev.fd, &self->dev.group, 1);
+		EXPECT_TRUE(!ret || ret == -EBUSY);
+		if (ret)
+			busy++;
+		else
+			done++;
+	}
+	touch_wait(&t);
+	touch_stop(&t);
+	printf("# %d hot resets, %d times busy\n", done, busy);
+
+	EXPECT_LT(0, done);
+	EXPECT_EQ(0, t.faults);
+	EXPECT_EQ(0, t.bad_reads);
+}
+
+/* A7: the kernel itself reads from the BAR, on behalf of a system call */
+TEST_F_TIMEOUT(reset, system_calls_wait_for_a_reset, TIMEOUT)
+{
+	int i, fd[2], status;
+	char buf[64];
+	pid_t pid;
+
+	if (self->missing)
+		SKIP(return, NO_RESET);
+
+	ASSERT_EQ(0, pipe(fd));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		die_with_parent();
+		for (i = 0; i < variant->resets; i++) {
+			usleep(20000);
+			if (dev_reset(self->dev.fd))
+				_exit(1);
+		}
+		_exit(0);
+	}
+
+	while (!waitpid(pid, &status, WNOHANG)) {
+		/* EFAULT here is what SIGBUS is to user space */
+		ASSERT_EQ(4, write(fd[1], self->bar, 4));
+		ASSERT_EQ(4, read(fd[0], buf, 4));
+	}
+	EXPECT_EQ(0, status);
+}
+
+/* A6: the arguments of a hot reset are in a BAR of the device that is reset */
+TEST(hot_reset_with_its_arguments_in_the_bar)
+{
+	struct vfio_pci_hot_reset *arg;
+	struct vfio_dev dev;
+	char bdf[BDF_LEN];
+	int container;
+	int index;
+	void *bar;
+
+	index = pci_find(&want_mem_slot, 0, bdf);
+	if (index < 0)
+		SKIP(return, "no device with memory in a slot");
+
+	container = container_open();
+	ASSERT_LE(0, container);
+	ASSERT_EQ(0, dev_open(&dev, bdf, container));
+	ASSERT_EQ(0, dev_memory(dev.fd, true));
+	bar = bar_mmap(dev.fd, index, PROT_READ | PROT_WRITE, 0, SZ_4K);
+	ASSERT_NE(NULL, bar);
+
+	arg = bar;
+	arg->argsz = sizeof(*arg) + sizeof(arg->group_fds[0]);
+	arg->flags = 0;
+	arg->count = 1;
+	arg->group_fds[0] = dev.group;
+	EXPECT_EQ(0, ioctl(dev.fd, VFIO_DEVICE_PCI_HOT_RESET, arg));
+	EXPECT_EQ(0, bus_read32(bar, NULL));
+
+	munmap(bar, SZ_4K);
+	dev_close(&dev);
+	close(container);
+}
+
+/* A5: memory that the memory enable bit does not govern stays where it is */
+TEST(device_specific_regions_stay_reachable)
+{
+	struct vfio_device_info info = { .argsz = sizeof(info) };
+	unsigned int i, found = 0;
+	struct vfio_dev dev;
+	char bdf[BDF_LEN];
+	int container;
+	void *p;
+
+	if (pci_find(&want_edu, 0, bdf) < 0)
+		SKIP(return, "no edu device");
+
+	container = container_open();
+	ASSERT_LE(0, container);
+	ASSERT_EQ(0, dev_open(&dev, bdf, container));
+	ASSERT_EQ(0, ioctl(dev.fd, VFIO_DEVICE_GET_INFO, &info));
+	for (i = VFIO_PCI_CONFIG_REGION_INDEX; i < info.num_regions; i++) {
+		p = bar_mmap(dev.fd, i, PROT_READ, 0, SZ_4K);
+		if (!p)
+			continue;
+		found++;
+		ASSERT_EQ(0, bus_read32(p, NULL));
+		ASSERT_EQ(0, dev_memory(dev.fd, false));
+		EXPECT_EQ(0, bus_read32(p, NULL));
+		ASSERT_EQ(0, dev_memory(dev.fd, true));
+		munmap(p, SZ_4K);
+	}
+	dev_close(&dev);
+	close(container);
+
+	if (!found)
+		SKIP(return, "no device with a region other than a BAR that can be mapped");
+}
+
+TEST_HARNESS_MAIN

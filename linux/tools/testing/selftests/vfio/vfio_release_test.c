@@ -1,0 +1,790 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Device memory is mapped for a peer's DMA only as long as its device is open.
+ *
+ * Every test has edu device A write to an IOVA behind which a BAR of device B was
+ * mapped, and looks at the IOMMU's page tables, before and after B is released in
+ * one way or another.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../kselftest_harness.h"
+#include "vfio_util.h"
+
+#define TIMEOUT		120
+#define RELEASE_TEST(name)	TEST_F_TIMEOUT(release, name, TIMEOUT)
+
+FIXTURE(release) {
+	struct p2p p;
+	void *bar;
+	int ret;
+};
+
+FIXTURE_SETUP(release)
+{
+	self->ret = p2p_open(&self->p, &want_mem);
+	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
+}
+
+FIXTURE_TEARDOWN(release)
+{
+	if (!self->ret)
+		p2p_close(&self->p);
+}
+
+#define NO_DEVICES	"needs an edu device and one with memory"
+#define NO_PEERS	"needs an edu device and two with memory"
+#define NO_CONTAINERS	"needs two edu devices and one with memory"
+
+/* Open B and map the first @size bytes of its BAR at IOVA_BAR */
+static void *map_peer(struct __test_metadata *_metadata, struct p2p *p, size_t size)
+{
+	void *bar;
+
+	ASSERT_EQ(0, p2p_open_peer(p));
+	bar = p2p_bar(p, 0, size);
+	ASSERT_NE(NULL, bar);
+	ASSERT_EQ(0, dma_map(p->container, IOVA_BAR, bar, size, DMA_RW));
+
+	return bar;
+}
+
+static void expect_mapped(struct __test_metadata *_metadata, struct p2p *p, uint64_t iova,
+			  size_t offset)
+{
+	EXPECT_TRUE(iommu_maps(p->a.bdf, iova, p->phys + offset));
+	EXPECT_EQ(1, p2p_lands(p, iova, offset));
+}
+
+static void expect_gone(struct __test_metadata *_metadata, struct p2p *p, uint64_t iova,
+			size_t size, size_t offset)
+{
+	/* The page tables first: DMA takes its time, which might hide a late removal */
+	EXPECT_NE(1, iommu_lookup(p->a.bdf, iova, NULL));
+	EXPECT_NE(1, iommu_lookup(p->a.bdf, iova + size - SZ_4K, NULL));
+	EXPECT_EQ(0, p2p_lands(p, iova, offset));
+	EXPECT_EQ(0, dma_unmap(p->container, iova, size));
+}
+
+/* D3: the last reference to go is the CPU's mapping of the BAR */
+RELEASE_TEST(close_then_munmap_removes_the_mapping)
+{
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	self->bar = map_peer(_metadata, &self->p, SZ_1M);
+	expect_mapped(_metadata, &self->p, IOVA_BAR + SZ_64K, SZ_64K);
+
+	dev_close(&self->p.b);
+	/* Still open by way of the mapping */
+	expect_mapped(_metadata, &self->p, IOVA_BAR + SZ_64K, SZ_64K);
+
+	munmap(self->bar, SZ_1M);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_1M, 0);
+}
+
+/* D3: the last reference to go is the file descriptor */
+RELEASE_TEST(munmap_then_close_removes_the_mapping)
+{
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	self->bar = map_peer(_metadata, &self->p, SZ_1M);
+
+	munmap(self->bar, SZ_1M);
+	/* Without the CPU's mapping the device is as open as before */
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	dev_close(&self->p.b);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_1M, 0);
+}
+
+/* C2: only the last of several opens and duplicates counts */
+RELEASE_TEST(mapping_stays_until_the_last_open_is_closed)
+{
+	int second, dup_fd;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	self->bar = map_peer(_metadata, &self->p, SZ_64K);
+	second = dev_get_fd(&self->p.b);
+	ASSERT_LE(0, second);
+	dup_fd = dup(second);
+	ASSERT_LE(0, dup_fd);
+
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+	EXPECT_NE(0, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	close(second);
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	close(dup_fd);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+}
+
+/* D3: a part of the CPU's mapping keeps the device open, and all of the DMA mapping */
+RELEASE_TEST(partial_munmap_keeps_the_mapping)
+{
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	self->bar = map_peer(_metadata, &self->p, SZ_1M);
+	dev_close(&self->p.b);
+
+	munmap(self->bar, SZ_64K);
+	munmap(self->bar + 2 * SZ_64K, SZ_1M - 2 * SZ_64K);
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	munmap(self->bar + SZ_64K, SZ_64K);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_1M, 0);
+}
+
+/* D3: a CPU mapping that was moved after the DMA mapping was made */
+RELEASE_TEST(mremap_keeps_the_mapping)
+{
+	void *moved;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	self->bar = map_peer(_metadata, &self->p, SZ_64K);
+	dev_close(&self->p.b);
+
+	moved = mmap(NULL, SZ_64K, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, moved);
+	moved = mremap(self->bar, SZ_64K, SZ_64K, MREMAP_MAYMOVE | MREMAP_FIXED, moved);
+	ASSERT_NE(MAP_FAILED, moved);
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	munmap(moved, SZ_64K);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+}
+
+/* D3: the IOVA is free, and works for something else, as soon as close() is back */
+RELEASE_TEST(iova_can_be_mapped_again_at_once)
+{
+	uint32_t *ram = ram_alloc(SZ_64K);
+	uint64_t phys;
+	int ret;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	ASSERT_NE(NULL, ram);
+	self->bar = map_peer(_metadata, &self->p, SZ_64K);
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+
+	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, ram, SZ_64K, DMA_RW));
+	ret = iommu_lookup(self->p.a.bdf, IOVA_BAR, &phys);
+	EXPECT_NE(0, ret);
+	EXPECT_TRUE(ret != 1 || phys != self->p.phys);
+	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR, 0x12345678));
+	EXPECT_EQ(0x12345678, *ram);
+	EXPECT_EQ(SZ_64K, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+}
+
+/* D3: mappings the kernel removed do not count against the container's limit */
+RELEASE_TEST(entry_limit_is_given_back)
+{
+	int64_t before;
+	size_t i;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	before = dma_avail(self->p.container);
+	if (before < 0)
+		SKIP(return, "the kernel does not tell how many mappings are left");
+
+	self->bar = map_peer(_metadata, &self->p, SZ_64K);
+	for (i = 1; i < 10; i++)
+		ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR + i * SZ_64K, self->bar, SZ_64K,
+				     DMA_RW));
+	EXPECT_EQ(before - 10, dma_avail(self->p.container));
+
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+	EXPECT_EQ(before, dma_avail(self->p.container));
+}
+
+/* D4: a mapping of RAM beside device memory goes as a whole, RAM is unpinned */
+RELEASE_TEST(ram_beside_a_bar_goes_with_it_and_is_uncharged)
+{
+	long before, base = proc_locked_kb();
+	void *area, *bar;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	ASSERT_EQ(0, p2p_open_peer(&self->p));
+
+	area = mmap(NULL, 3 * SZ_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, area);
+	bar = bar_mmap_at(area + SZ_64K, self->p.b.fd, self->p.bar, PROT_READ | PROT_WRITE, 0,
+			  SZ_64K);
+	ASSERT_EQ(area + SZ_64K, bar);
+	before = proc_locked_kb();
+	EXPECT_EQ(base, before);
+
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, area, 3 * SZ_64K, DMA_RW));
+	EXPECT_EQ(before + 128, proc_locked_kb());
+	expect_mapped(_metadata, &self->p, IOVA_BAR + SZ_64K, 0);
+	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_64K, 0x600d));
+	EXPECT_EQ(0x600d, *(uint32_t *)(area + 2 * SZ_64K));
+
+	munmap(bar, SZ_64K);
+	dev_close(&self->p.b);
+
+	EXPECT_EQ(before, proc_locked_kb());
+	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_64K, 0xbad));
+	EXPECT_EQ(0x600d, *(uint32_t *)(area + 2 * SZ_64K));
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR + 2 * SZ_64K, NULL));
+	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR + SZ_64K, 0));
+	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, 3 * SZ_64K));
+}
+
+/* D3: what does not hold a page of the device is left alone */
+RELEASE_TEST(other_mappings_stay)
+{
+	struct vfio_dev other = { .group = -1, .fd = -1 };
+	char bdf[BDF_LEN];
+	void *other_bar;
+	uint32_t *ram;
+	uint64_t phys;
+	int index;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	index = pci_find(&want_mem, 1, bdf);
+	if (index < 0)
+		SKIP(return, NO_PEERS);
+
+	self->bar = map_peer(_metadata, &self->p, SZ_64K);
+	ASSERT_EQ(0, dev_open(&other, bdf, self->p.container));
+	other_bar = bar_mmap(other.fd, index, PROT_READ | PROT_WRITE, 0, SZ_64K);
+	ASSERT_NE(NULL, other_bar);
+	ram = ram_alloc(SZ_64K);
+	ASSERT_NE(NULL, ram);
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR + SZ_64K, other_bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR + 2 * SZ_64K, ram, SZ_64K, DMA_RW));
+
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+
+	ASSERT_EQ(0, pci_bar(bdf, index, &phys, NULL));
+	EXPECT_TRUE(iommu_maps(self->p.a.bdf, IOVA_BAR + SZ_64K, phys));
+	mmio_write32(other_bar, 0);
+	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + SZ_64K, 0x1234));
+	EXPECT_EQ(0x1234, mmio_read32(other_bar));
+	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_64K, 0x5678));
+	EXPECT_EQ(0x5678, *ram);
+	EXPECT_EQ(SZ_64K, dma_unmap(self->p.container, IOVA_BAR + SZ_64K, SZ_64K));
+	EXPECT_EQ(SZ_64K, dma_unmap(self->p.container, IOVA_BAR + 2 * SZ_64K, SZ_64K));
+
+	munmap(other_bar, SZ_64K);
+	dev_close(&other);
+}
+
+/* D3: a device may be in any number of mappings */
+RELEASE_TEST(every_mapping_of_the_device_goes)
+{
+	int left = 0;
+	size_t i;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	self->bar = map_peer(_metadata, &self->p, SZ_1M);
+	for (i = 1; i < 32; i++)
+		ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR + i * SZ_1M,
+				     self->bar + i * SZ_4K, SZ_64K, i & 1 ? DMA_RW : DMA_WO));
+
+	munmap(self->bar, SZ_1M);
+	dev_close(&self->p.b);
+
+	for (i = 0; i < 32; i++) {
+		left += iommu_lookup(self->p.a.bdf, IOVA_BAR + i * SZ_1M, NULL) == 1;
+		left += dma_unmap(self->p.container, IOVA_BAR + i * SZ_1M, SZ_1M) != 0;
+	}
+	EXPECT_EQ(0, left);
+}
+
+/* D3: a released device can be opened and mapped again, with the same result */
+RELEASE_TEST(reopened_device_is_tracked_again)
+{
+	int i;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	for (i = 0; i < 3; i++) {
+		self->bar = map_peer(_metadata, &self->p, SZ_64K);
+		expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+		munmap(self->bar, SZ_64K);
+		dev_close(&self->p.b);
+		expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+	}
+}
+
+/* D3: unmapping by the user comes first, there is nothing left to remove */
+RELEASE_TEST(unmap_before_release_works_as_ever)
+{
+	int64_t before;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	before = dma_avail(self->p.container);
+	self->bar = map_peer(_metadata, &self->p, SZ_1M);
+	EXPECT_EQ(SZ_1M, dma_unmap(self->p.container, IOVA_BAR, SZ_1M));
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR, 0));
+
+	/* And again at the same place */
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, self->bar, SZ_1M, DMA_RW));
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+	EXPECT_EQ(SZ_1M, dma_unmap(self->p.container, IOVA_BAR, SZ_1M));
+
+	munmap(self->bar, SZ_1M);
+	dev_close(&self->p.b);
+	EXPECT_EQ(before, dma_avail(self->p.container));
+}
+
+/* C3: the group of a mapped device stays in its container until the device is closed */
+RELEASE_TEST(group_cannot_leave_its_container_while_mapped)
+{
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	self->bar = map_peer(_metadata, &self->p, SZ_64K);
+	EXPECT_EQ(-EBUSY, group_detach(self->p.b.group));
+
+	dev_close_fd(&self->p.b);
+	EXPECT_EQ(-EBUSY, group_detach(self->p.b.group));
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	munmap(self->bar, SZ_64K);
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_EQ(0, group_detach(self->p.b.group));
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+}
+
+/*
+ * Other processes.  A child opens B and maps its BAR in the parent's container, in
+ * which device A is; the parent sees what becomes of the mapping.
+ */
+struct holder {
+	pid_t pid;
+	int ready;
+	int quit;
+};
+
+static int hold_peer(struct p2p *p, struct holder *h)
+{
+	int ready[2], quit[2];
+	char c = 0;
+
+	/* Make the view of B's memory first: it is the parent that looks */
+	p->window = pci_sysfs_map(p->b.bdf, p->bar, SZ_1M);
+	if (!p->window)
+		return -ENOMEM;
+	if (pipe(ready) || pipe(quit))
+		return -errno;
+
+	h->pid = fork();
+	if (h->pid < 0)
+		return -errno;
+
+	if (!h->pid) {
+		void *bar;
+
+		die_with_parent();
+		close(ready[0]);
+		close(quit[1]);
+		if (p2p_open_peer(p))
+			_exit(1);
+		bar = p2p_bar(p, 0, SZ_64K);
+		if (!bar || dma_map(p->container, IOVA_BAR, bar, SZ_64K, DMA_RW))
+			_exit(2);
+		if (bus_read32(bar, NULL) || write(ready[1], &c, 1) != 1)
+			_exit(3);
+		if (read(quit[0], &c, 1))
+			_exit(4);
+		_exit(0);
+	}
+
+	close(ready[1]);
+	close(quit[0]);
+	h->ready = ready[0];
+	h->quit = quit[1];
+
+	return read(h->ready, &c, 1) == 1 ? 0 : -ECHILD;
+}
+
+/* D3, E9: the process that has the device exits, somebody else has the container */
+RELEASE_TEST(exit_removes_the_mapping)
+{
+	struct holder h;
+	int status;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	ASSERT_EQ(0, hold_peer(&self->p, &h));
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	close(h.quit);
+	ASSERT_EQ(h.pid, waitpid(h.pid, &status, 0));
+	EXPECT_EQ(0, status);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+}
+
+/* D3, E9: nobody has to cooperate */
+RELEASE_TEST(sigkill_removes_the_mapping)
+{
+	struct holder h;
+	int status;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	ASSERT_EQ(0, hold_peer(&self->p, &h));
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	kill(h.pid, SIGKILL);
+	ASSERT_EQ(h.pid, waitpid(h.pid, &status, 0));
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+}
+
+/* E9: the mapper is gone, its mapping and the device it does not have are not */
+RELEASE_TEST(exit_of_the_mapper_alone_keeps_the_mapping)
+{
+	int status;
+	pid_t pid;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	ASSERT_EQ(0, p2p_open_peer(&self->p));
+	self->bar = p2p_bar(&self->p, 0, SZ_64K);
+	ASSERT_NE(NULL, self->bar);
+
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(!!dma_map(self->p.container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_EQ(0, status);
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+}
+
+/* E9: a forked child's copy of the CPU's mapping keeps the device open */
+RELEASE_TEST(forked_child_holds_the_device_open)
+{
+	int quit[2], status;
+	pid_t pid;
+	char c;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	self->bar = map_peer(_metadata, &self->p, SZ_64K);
+	ASSERT_EQ(0, pipe(quit));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		die_with_parent();
+		close(quit[1]);
+		dev_close(&self->p.b);
+		_exit(read(quit[0], &c, 1) ? 1 : 0);
+	}
+	close(quit[0]);
+
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	close(quit[1]);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+}
+
+static int send_fd(int sock, int fd)
+{
+	union {
+		char buf[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} u;
+	char c = 0;
+	struct iovec iov = { .iov_base = &c, .iov_len = 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = u.buf,
+		.msg_controllen = sizeof(u.buf),
+	};
+	struct cmsghdr *cmsg;
+
+	memset(&u, 0, sizeof(u));
+	cmsg = CMSG_FIRSTHDR(&msg);
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(cmsg), &fd, sizeof(int));
+
+	return sendmsg(sock, &msg, 0) == 1 ? 0 : -errno;
+}
+
+/* E9: the last reference is a file descriptor in flight, and is never received */
+RELEASE_TEST(fd_in_flight_holds_the_device_open)
+{
+	int sv[2];
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sv))
+		SKIP(return, "no unix sockets");
+
+	self->bar = map_peer(_metadata, &self->p, SZ_64K);
+	ASSERT_EQ(0, send_fd(sv[0], self->p.b.fd));
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	close(sv[0]);
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+	close(sv[1]);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+}
+
+/*
+ * D4: two devices in one mapping, the closing of either of which ends it
+ */
+FIXTURE(two_devices) {
+	struct p2p p;
+	struct vfio_dev c;
+	void *area;
+	int ret;
+};
+
+FIXTURE_VARIANT(two_devices) {
+	bool first;
+};
+
+FIXTURE_VARIANT_ADD(two_devices, first) { .first = true };
+FIXTURE_VARIANT_ADD(two_devices, second) { .first = false };
+
+FIXTURE_SETUP(two_devices)
+{
+	char bdf[BDF_LEN];
+	int index;
+
+	index = pci_find(&want_mem, 1, bdf);
+	self->ret = index < 0 ? index : p2p_open(&self->p, &want_mem);
+	if (self->ret)
+		return;
+
+	ASSERT_EQ(0, p2p_open_peer(&self->p));
+	ASSERT_EQ(0, dev_open(&self->c, bdf, self->p.container));
+	self->area = mmap(NULL, 2 * SZ_64K, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->area);
+	ASSERT_NE(NULL, bar_mmap_at(self->area, self->p.b.fd, self->p.bar,
+				    PROT_READ | PROT_WRITE, 0, SZ_64K));
+	ASSERT_NE(NULL, bar_mmap_at(self->area + SZ_64K, self->c.fd, index,
+				    PROT_READ | PROT_WRITE, 0, SZ_64K));
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, self->area, 2 * SZ_64K, DMA_RW));
+}
+
+FIXTURE_TEARDOWN(two_devices)
+{
+	if (self->ret)
+		return;
+	dev_close(&self->c);
+	p2p_close(&self->p);
+}
+
+/* D4, E3: every device in a mapping counts */
+TEST_F_TIMEOUT(two_devices, either_release_drops_the_whole_mapping, TIMEOUT)
+{
+	struct vfio_dev *dev = variant->first ? &self->p.b : &self->c;
+	void *bar = variant->first ? self->area : self->area + SZ_64K;
+	void *rest = variant->first ? self->area + SZ_64K : self->area;
+
+	if (self->ret)
+		SKIP(return, NO_PEERS);
+
+	EXPECT_NE(0, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_NE(0, iommu_lookup(self->p.a.bdf, IOVA_BAR + SZ_64K, NULL));
+	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
+
+	munmap(bar, SZ_64K);
+	dev_close(dev);
+
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR + SZ_64K, NULL));
+	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR, 0));
+	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, 2 * SZ_64K));
+
+	/* The other device still works, and is still looked after */
+	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, rest, SZ_64K, DMA_RW));
+	munmap(rest, SZ_64K);
+	dev_close(variant->first ? &self->c : &self->p.b);
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+}
+
+/*
+ * D5: device B is in a container of its own, together with another edu, D.  Its
+ * memory is mapped there and in the container of device A.
+ */
+FIXTURE(two_containers) {
+	struct p2p p;
+	struct vfio_dev d;
+	int container;
+	void *bar;
+	int ret;
+};
+
+FIXTURE_SETUP(two_containers)
+{
+	char bdf[BDF_LEN];
+
+	self->ret = pci_find(&want_edu, 1, bdf);
+	if (self->ret >= 0)
+		self->ret = p2p_open(&self->p, &want_mem);
+	if (self->ret)
+		return;
+
+	self->container = container_open();
+	ASSERT_LE(0, self->container);
+	ASSERT_EQ(0, dev_open(&self->d, bdf, self->container));
+	ASSERT_EQ(0, p2p_open_peer_in(&self->p, self->container));
+	self->bar = p2p_bar(&self->p, 0, SZ_64K);
+	ASSERT_NE(NULL, self->bar);
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+}
+
+FIXTURE_TEARDOWN(two_containers)
+{
+	if (self->ret)
+		return;
+	dev_close(&self->d);
+	fd_close(&self->container);
+	p2p_close(&self->p);
+}
+
+/* D5: the mapping of a device is found in every container */
+TEST_F_TIMEOUT(two_containers, release_reaches_every_container, TIMEOUT)
+{
+	if (self->ret)
+		SKIP(return, NO_CONTAINERS);
+
+	EXPECT_NE(0, iommu_lookup(self->d.bdf, IOVA_BAR, NULL));
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+
+	EXPECT_NE(1, iommu_lookup(self->d.bdf, IOVA_BAR, NULL));
+	EXPECT_EQ(0, dma_unmap(self->container, IOVA_BAR, SZ_64K));
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+}
+
+/* E4: the mapper's container goes first, the device after it */
+TEST_F_TIMEOUT(two_containers, mappers_container_closed_before_the_device, TIMEOUT)
+{
+	if (self->ret)
+		SKIP(return, NO_CONTAINERS);
+
+	munmap(self->p.regs, SZ_4K);
+	self->p.regs = NULL;
+	dev_close(&self->p.a);
+	fd_close(&self->p.container);
+	EXPECT_NE(0, iommu_lookup(self->d.bdf, IOVA_BAR, NULL));
+
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+	EXPECT_NE(1, iommu_lookup(self->d.bdf, IOVA_BAR, NULL));
+	EXPECT_EQ(0, dma_unmap(self->container, IOVA_BAR, SZ_64K));
+}
+
+/* E4: the device goes first, then its container, then the mapper's */
+TEST_F_TIMEOUT(two_containers, devices_container_closed_before_the_mappers, TIMEOUT)
+{
+	if (self->ret)
+		SKIP(return, NO_CONTAINERS);
+
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+	dev_close(&self->d);
+	fd_close(&self->container);
+
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+}
+
+/* E4: all groups leave the mapper's container, which stays open */
+TEST_F_TIMEOUT(two_containers, mappers_group_leaves_before_the_device, TIMEOUT)
+{
+	if (self->ret)
+		SKIP(return, NO_CONTAINERS);
+
+	munmap(self->p.regs, SZ_4K);
+	self->p.regs = NULL;
+	dev_close_fd(&self->p.a);
+	ASSERT_EQ(0, group_detach(self->p.a.group));
+
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+	EXPECT_NE(1, iommu_lookup(self->d.bdf, IOVA_BAR, NULL));
+
+	/* Back again with nothing of the past in it */
+	ASSERT_EQ(0, group_attach(self->p.a.group, self->p.container));
+	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+	self->p.a.fd = dev_get_fd(&self->p.a);
+	ASSERT_LE(0, self->p.a.fd);
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+}
+
+/* D5: a device's memory may be mapped in a container it has left for good */
+TEST_F_TIMEOUT(two_containers, device_moves_to_the_other_container, TIMEOUT)
+{
+	if (self->ret)
+		SKIP(return, NO_CONTAINERS);
+
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+	ASSERT_EQ(0, p2p_open_peer(&self->p));
+	self->bar = p2p_bar(&self->p, 0, SZ_64K);
+	ASSERT_NE(NULL, self->bar);
+	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	EXPECT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+	EXPECT_NE(1, iommu_lookup(self->d.bdf, IOVA_BAR, NULL));
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+}
+
+TEST_HARNESS_MAIN

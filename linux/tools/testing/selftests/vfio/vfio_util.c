@@ -1,0 +1,946 @@
+// SPDX-License-Identifier: GPL-2.0
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+#include <linux/pci_regs.h>
+
+#include "vfio_util.h"
+
+#define PCI_DEVICES	"/sys/bus/pci/devices"
+
+#define EDU		{ 0x123411e8, 0 }
+#define BOCHS_DISPLAY	{ 0x12341111, 0 }
+#define IVSHMEM		{ 0x1af41110, 2 }
+#define TESTDEV		{ 0x1b360005, 0 }
+#define E1000E		{ 0x808610d3, 0 }
+
+const struct pci_want want_edu = { .kind = { EDU } };
+const struct pci_want want_edu_slot = { .kind = { EDU }, .behind_port = true };
+const struct pci_want want_mem = { .kind = { IVSHMEM, BOCHS_DISPLAY }, .min_size = SZ_1M };
+const struct pci_want want_mem_slot = {
+	.kind = { IVSHMEM, BOCHS_DISPLAY }, .min_size = SZ_1M, .behind_port = true
+};
+
+const struct pci_want want_mem_1g = { .kind = { IVSHMEM, BOCHS_DISPLAY }, .min_size = SZ_1G };
+const struct pci_want want_shm = { .kind = { IVSHMEM }, .min_size = SZ_1M };
+const struct pci_want want_testdev = { .kind = { TESTDEV }, .behind_port = true };
+const struct pci_want want_e1000e = { .kind = { E1000E } };
+
+/*
+ * sysfs
+ */
+static int read_text(const char *path, char *buf, size_t len)
+{
+	ssize_t n;
+	int fd;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+
+	n = read(fd, buf, len - 1);
+	if (n < 0)
+		n = -errno;
+	close(fd);
+	if (n < 0)
+		return n;
+
+	buf[n] = '\0';
+	return n;
+}
+
+static int write_text(const char *path, const char *text)
+{
+	ssize_t n;
+	int fd;
+
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+
+	n = write(fd, text, strlen(text));
+	if (n < 0)
+		n = -errno;
+	close(fd);
+
+	return n < 0 ? n : 0;
+}
+
+static unsigned long read_hex(const char *bdf, const char *attr)
+{
+	char path[PATH_MAX], buf[64];
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/%s", bdf, attr);
+	if (read_text(path, buf, sizeof(buf)) < 0)
+		return ULONG_MAX;
+
+	return strtoul(buf, NULL, 16);
+}
+
+bool pci_present(const char *bdf)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s", bdf);
+	return !access(path, F_OK);
+}
+
+int pci_bar(const char *bdf, int bar, uint64_t *start, uint64_t *size)
+{
+	char path[PATH_MAX], buf[1024], *line, *save = NULL;
+	unsigned long long first, last;
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/resource", bdf);
+	if (read_text(path, buf, sizeof(buf)) < 0)
+		return -ENODEV;
+
+	for (line = strtok_r(buf, "\n", &save); line && bar; bar--)
+		line = strtok_r(NULL, "\n", &save);
+
+	if (!line || sscanf(line, "%llx %llx", &first, &last) != 2 || !last)
+		return -ENOENT;
+
+	if (start)
+		*start = first;
+	if (size)
+		*size = last - first + 1;
+	return 0;
+}
+
+static bool pci_behind_port(const char *bdf)
+{
+	char path[PATH_MAX], target[PATH_MAX];
+	char *parent;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s", bdf);
+	n = readlink(path, target, sizeof(target) - 1);
+	if (n < 0)
+		return false;
+	target[n] = '\0';
+
+	/* ".../pci0000:00/0000:00:05.0/0000:01:00.0": is the parent a device? */
+	*strrchr(target, '/') = '\0';
+	parent = strrchr(target, '/');
+	return parent && strncmp(parent, "/pci", 4);
+}
+
+static int pci_match(const char *bdf, const struct pci_want *want)
+{
+	uint32_t id = read_hex(bdf, "vendor") << 16 | read_hex(bdf, "device");
+	const struct pci_kind *kind = want->kind;
+	uint64_t size;
+
+	if (id != kind->id && id != (++kind)->id)
+		return -ENODEV;
+	if (want->min_size && (pci_bar(bdf, kind->bar, NULL, &size) || size < want->min_size))
+		return -ENODEV;
+	if (want->behind_port && !pci_behind_port(bdf))
+		return -ENODEV;
+
+	return kind->bar;
+}
+
+int pci_find(const struct pci_want *want, unsigned int nth, char *bdf)
+{
+	int i, n, bar, ret = -ENODEV;
+	struct dirent **names;
+
+	n = scandir(PCI_DEVICES, &names, NULL, alphasort);
+	if (n < 0)
+		return -errno;
+
+	for (i = 0; i < n; i++) {
+		if (ret < 0 && names[i]->d_name[0] != '.') {
+			bar = pci_match(names[i]->d_name, want);
+			if (bar >= 0 && !nth--) {
+				snprintf(bdf, BDF_LEN, "%.*s", BDF_LEN - 1, names[i]->d_name);
+				ret = bar;
+			}
+		}
+		free(names[i]);
+	}
+	free(names);
+
+	return ret;
+}
+
+static bool pci_has_driver(const char *bdf, const char *driver)
+{
+	char path[PATH_MAX], target[PATH_MAX];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/driver", bdf);
+	n = readlink(path, target, sizeof(target) - 1);
+	if (n < 0)
+		return false;
+	target[n] = '\0';
+
+	return !driver || !strcmp(strrchr(target, '/') + 1, driver);
+}
+
+int pci_unbind(const char *bdf)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/driver/unbind", bdf);
+	return write_text(path, bdf);
+}
+
+int pci_bind_vfio(const char *bdf)
+{
+	char path[PATH_MAX];
+	int ret;
+
+	if (pci_has_driver(bdf, "vfio-pci"))
+		return 0;
+
+	if (pci_has_driver(bdf, NULL)) {
+		ret = pci_unbind(bdf);
+		if (ret)
+			return ret;
+	}
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/driver_override", bdf);
+	ret = write_text(path, "vfio-pci");
+	if (!ret)
+		ret = write_text("/sys/bus/pci/drivers_probe", bdf);
+	if (!ret && !pci_has_driver(bdf, "vfio-pci"))
+		ret = -ENXIO;
+
+	return ret;
+}
+
+int pci_group(const char *bdf)
+{
+	char path[PATH_MAX], target[PATH_MAX];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/iommu_group", bdf);
+	n = readlink(path, target, sizeof(target) - 1);
+	if (n < 0)
+		return -errno;
+	target[n] = '\0';
+
+	return atoi(strrchr(target, '/') + 1);
+}
+
+/* Path of the hot-plug slot a device sits in */
+int pci_slot(const char *bdf, char *slot, size_t len)
+{
+	char path[PATH_MAX], addr[64];
+	struct dirent *entry;
+	int ret = -ENOENT;
+	DIR *dir;
+
+	dir = opendir("/sys/bus/pci/slots");
+	if (!dir)
+		return -errno;
+
+	while (ret && (entry = readdir(dir))) {
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/sys/bus/pci/slots/%s/address", entry->d_name);
+		if (read_text(path, addr, sizeof(addr)) < 0)
+			continue;
+		addr[strcspn(addr, "\n")] = '\0';
+		/* The slot has domain:bus:device, without the function */
+		if (strncmp(addr, bdf, strlen(addr)) || bdf[strlen(addr)] != '.')
+			continue;
+		snprintf(slot, len, "/sys/bus/pci/slots/%s", entry->d_name);
+		ret = 0;
+	}
+	closedir(dir);
+
+	return ret;
+}
+
+/* A mapping of a BAR which has nothing to do with VFIO */
+void *pci_sysfs_map(const char *bdf, int bar, size_t size)
+{
+	char path[PATH_MAX];
+	void *p;
+	int fd;
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/resource%d", bdf, bar);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return NULL;
+
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/*
+ * Containers, groups, devices
+ */
+void fd_close(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+int container_open(void)
+{
+	int fd = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int group_patience_ms = 10000;
+
+int group_open(const char *bdf)
+{
+	uint64_t deadline = now_us() + group_patience_ms * 1000;
+	char path[64];
+	int id, fd;
+
+	id = pci_group(bdf);
+	if (id < 0)
+		return id;
+
+	snprintf(path, sizeof(path), "/dev/vfio/%d", id);
+	while ((fd = open(path, O_RDWR | O_CLOEXEC)) < 0 && errno == EBUSY && now_us() < deadline)
+		usleep(50000);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* The first group in a container also gives it its IOMMU backend */
+int group_attach(int group, int container)
+{
+	if (ioctl(group, VFIO_GROUP_SET_CONTAINER, &container))
+		return -errno;
+	if (ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU) && errno != EINVAL)
+		return -errno;
+
+	return 0;
+}
+
+int group_detach(int group)
+{
+	return ioctl(group, VFIO_GROUP_UNSET_CONTAINER) ? -errno : 0;
+}
+
+int dev_get_fd(const struct vfio_dev *dev)
+{
+	int fd = ioctl(dev->group, VFIO_GROUP_GET_DEVICE_FD, dev->bdf);
+
+	if (fd < 0)
+		return -errno;
+
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	return fd;
+}
+
+int dev_open(struct vfio_dev *dev, const char *bdf, int container)
+{
+	int ret;
+
+	if (bdf != dev->bdf)
+		snprintf(dev->bdf, sizeof(dev->bdf), "%.*s", BDF_LEN - 1, bdf);
+	dev->group = -1;
+	dev->fd = -1;
+
+	ret = pci_bind_vfio(bdf);
+	if (ret)
+		return ret;
+
+	dev->group = group_open(bdf);
+	if (dev->group < 0)
+		return dev->group;
+
+	ret = group_attach(dev->group, container);
+	if (!ret) {
+		dev->fd = dev_get_fd(dev);
+		if (dev->fd < 0)
+			ret = dev->fd;
+	}
+	if (ret)
+		dev_close(dev);
+
+	return ret;
+}
+
+void dev_close_fd(struct vfio_dev *dev)
+{
+	fd_close(&dev->fd);
+}
+
+void dev_close(struct vfio_dev *dev)
+{
+	fd_close(&dev->fd);
+	fd_close(&dev->group);
+}
+
+int region_info(int devfd, unsigned int index, struct vfio_region_info *info)
+{
+	memset(info, 0, sizeof(*info));
+	info->argsz = sizeof(*info);
+	info->index = index;
+
+	return ioctl(devfd, VFIO_DEVICE_GET_REGION_INFO, info) ? -errno : 0;
+}
+
+bool region_can_mmap(int devfd, unsigned int index)
+{
+	struct vfio_region_info info;
+
+	return !region_info(devfd, index, &info) && (info.flags & VFIO_REGION_INFO_FLAG_MMAP);
+}
+
+void *bar_mmap_at(void *addr, int devfd, unsigned int index, int prot, size_t offset,
+		  size_t size)
+{
+	struct vfio_region_info info;
+	void *p;
+
+	if (region_info(devfd, index, &info) || !(info.flags & VFIO_REGION_INFO_FLAG_MMAP))
+		return NULL;
+
+	p = mmap(addr, size, prot, MAP_SHARED | (addr ? MAP_FIXED : 0), devfd,
+		 info.offset + offset);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+void *bar_mmap(int devfd, unsigned int index, int prot, size_t offset, size_t size)
+{
+	return bar_mmap_at(NULL, devfd, index, prot, offset, size);
+}
+
+static int dev_command(int devfd, uint16_t clear, uint16_t set)
+{
+	struct vfio_region_info info;
+	uint16_t cmd;
+	int ret;
+
+	ret = region_info(devfd, VFIO_PCI_CONFIG_REGION_INDEX, &info);
+	if (ret)
+		return ret;
+
+	if (pread(devfd, &cmd, sizeof(cmd), info.offset + PCI_COMMAND) != sizeof(cmd))
+		return -EIO;
+
+	cmd = (cmd & ~clear) | set;
+	if (pwrite(devfd, &cmd, sizeof(cmd), info.offset + PCI_COMMAND) != sizeof(cmd))
+		return -EIO;
+
+	return 0;
+}
+
+int dev_memory(int devfd, bool enable)
+{
+	return dev_command(devfd, PCI_COMMAND_MEMORY, enable ? PCI_COMMAND_MEMORY : 0);
+}
+
+int dev_bus_master(int devfd)
+{
+	return dev_command(devfd, 0, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+}
+
+int dev_can_reset(int devfd)
+{
+	struct vfio_device_info info = { .argsz = sizeof(info) };
+
+	if (ioctl(devfd, VFIO_DEVICE_GET_INFO, &info))
+		return -errno;
+
+	return !!(info.flags & VFIO_DEVICE_FLAGS_RESET);
+}
+
+int dev_reset(int devfd)
+{
+	return ioctl(devfd, VFIO_DEVICE_RESET) ? -errno : 0;
+}
+
+int dev_hot_reset(int devfd, const int *groups, unsigned int count)
+{
+	struct vfio_pci_hot_reset *reset;
+	size_t size = sizeof(*reset) + count * sizeof(reset->group_fds[0]);
+	int ret = 0;
+
+	reset = calloc(1, size);
+	if (!reset)
+		return -ENOMEM;
+
+	reset->argsz = size;
+	reset->count = count;
+	memcpy(reset->group_fds, groups, count * sizeof(reset->group_fds[0]));
+	if (ioctl(devfd, VFIO_DEVICE_PCI_HOT_RESET, reset))
+		ret = -errno;
+	free(reset);
+
+	return ret;
+}
+
+/*
+ * DMA mappings
+ */
+int dma_map(int container, uint64_t iova, const void *vaddr, uint64_t size, uint32_t flags)
+{
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = flags,
+		.vaddr = (uintptr_t)vaddr,
+		.iova = iova,
+		.size = size,
+	};
+
+	return ioctl(container, VFIO_IOMMU_MAP_DMA, &map) ? -errno : 0;
+}
+
+int64_t dma_unmap(int container, uint64_t iova, uint64_t size)
+{
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.iova = iova,
+		.size = size,
+	};
+
+	return ioctl(container, VFIO_IOMMU_UNMAP_DMA, &unmap) ? -errno : (int64_t)unmap.size;
+}
+
+/* How many more mappings the container would take */
+int64_t dma_avail(int container)
+{
+	struct vfio_iommu_type1_info_dma_avail *cap;
+	struct vfio_iommu_type1_info *info;
+	struct vfio_info_cap_header *hdr;
+	int64_t ret = -ENOENT;
+	uint32_t off;
+
+	info = calloc(1, SZ_4K);
+	if (!info)
+		return -ENOMEM;
+
+	info->argsz = SZ_4K;
+	if (ioctl(container, VFIO_IOMMU_GET_INFO, info)) {
+		ret = -errno;
+	} else if (info->flags & VFIO_IOMMU_INFO_CAPS) {
+		for (off = info->cap_offset; off; off = hdr->next) {
+			hdr = (void *)info + off;
+			if (hdr->id != VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL)
+				continue;
+			cap = (void *)hdr;
+			ret = cap->avail;
+			break;
+		}
+	}
+	free(info);
+
+	return ret;
+}
+
+static long proc_status_kb(const char *key)
+{
+	char line[256];
+	long kb = -1;
+	FILE *f;
+
+	f = fopen("/proc/self/status", "re");
+	if (!f)
+		return -1;
+
+	while (kb < 0 && fgets(line, sizeof(line), f))
+		if (!strncmp(line, key, strlen(key)))
+			kb = strtol(line + strlen(key), NULL, 10);
+	fclose(f);
+
+	return kb;
+}
+
+long proc_locked_kb(void)
+{
+	return proc_status_kb("VmLck:");
+}
+
+long proc_page_tables_kb(void)
+{
+	return proc_status_kb("VmPTE:");
+}
+
+/*
+ * edu
+ */
+#define EDU_IDENT	0x00
+#define EDU_DMA_SRC	0x80
+#define EDU_DMA_DST	0x88
+#define EDU_DMA_COUNT	0x90
+#define EDU_DMA_CMD	0x98
+#define EDU_DMA_START	0x1
+#define EDU_DMA_TO_BUS	0x2
+#define EDU_BUFFER	0x40000
+
+uint32_t edu_ident(void *regs)
+{
+	return mmio_read32(regs + EDU_IDENT);
+}
+
+static int edu_dma(void *regs, uint64_t src, uint64_t dst, size_t len, uint64_t cmd)
+{
+	uint64_t deadline = now_us() + 10 * 1000000;
+
+	mmio_write64(regs + EDU_DMA_SRC, src);
+	mmio_write64(regs + EDU_DMA_DST, dst);
+	mmio_write64(regs + EDU_DMA_COUNT, len);
+	mmio_write64(regs + EDU_DMA_CMD, cmd | EDU_DMA_START);
+
+	/* The device takes its time, and does not tell about DMA that faulted */
+	while (mmio_read64(regs + EDU_DMA_CMD) & EDU_DMA_START) {
+		if (now_us() > deadline)
+			return -ETIMEDOUT;
+		usleep(2000);
+	}
+
+	return 0;
+}
+
+int edu_fetch(void *regs, uint64_t iova, size_t len)
+{
+	return edu_dma(regs, iova, EDU_BUFFER, len, 0);
+}
+
+int edu_store(void *regs, uint64_t iova, size_t len)
+{
+	return edu_dma(regs, EDU_BUFFER, iova, len, EDU_DMA_TO_BUS);
+}
+
+/*
+ * IOMMU page tables.  Each reader answers for one IOMMU driver and its format.
+ */
+#define INTEL_DEBUGFS	"/sys/kernel/debug/iommu/intel"
+
+#define INTEL_LEVELS	5
+#define INTEL_ADDR_MASK	0x000ffffffffff000ULL
+
+/*
+ * A line is the IOVA's page number and the entries on the way down, leaf last
+ * or, for a superpage, followed by zeroes:
+ *
+ *  0x0000000001000 |	0x<PML5E>	0x<PML4E>	0x<PDPE>	0x<PDE>	0x<PTE>
+ */
+static bool intel_parse_line(const char *line, uint64_t *iova, uint64_t *phys, uint64_t *size)
+{
+	unsigned long long pfn, e[INTEL_LEVELS];
+	int leaf;
+
+	if (sscanf(line, "%llx | %llx %llx %llx %llx %llx", &pfn, &e[0], &e[1], &e[2], &e[3],
+		   &e[4]) != 6)
+		return false;
+
+	for (leaf = INTEL_LEVELS - 1; leaf > 0 && !e[leaf]; leaf--)
+		;
+
+	*iova = pfn << 12;
+	*size = SZ_4K << (9 * (INTEL_LEVELS - 1 - leaf));
+	*phys = e[leaf] & INTEL_ADDR_MASK & ~(*size - 1);
+	return true;
+}
+
+static int intel_lookup(const char *bdf, uint64_t want, uint64_t *phys)
+{
+	char line[512], path[PATH_MAX], name[BDF_LEN];
+	uint64_t iova, base, size;
+	bool ours = false;
+	int ret = -ENOENT;
+	FILE *f;
+
+	/* Newer kernels have a file a device, older ones have all in one file */
+	snprintf(path, sizeof(path), INTEL_DEBUGFS "/%s/domain_translation_struct", bdf);
+	f = fopen(path, "re");
+	if (!f)
+		f = fopen(INTEL_DEBUGFS "/domain_translation_struct", "re");
+	if (!f)
+		return -ENOENT;
+
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "Device %31s", name) == 1) {
+			ours = !strcmp(name, bdf);
+			if (ours)
+				ret = 0;
+			continue;
+		}
+		if (!ours || !intel_parse_line(line, &iova, &base, &size))
+			continue;
+		if (want < iova || want - iova >= size)
+			continue;
+		if (phys)
+			*phys = base + (want - iova);
+		ret = 1;
+		break;
+	}
+	fclose(f);
+
+	return ret;
+}
+
+static const struct iommu_reader {
+	const char *name;
+	int (*lookup)(const char *bdf, uint64_t iova, uint64_t *phys);
+} iommu_readers[] = {
+	{ "intel", intel_lookup },
+	{ NULL, NULL }
+};
+
+int iommu_lookup(const char *bdf, uint64_t iova, uint64_t *phys)
+{
+	const struct iommu_reader *reader;
+	int ret = -ENOENT;
+
+	for (reader = iommu_readers; reader->name; reader++) {
+		ret = reader->lookup(bdf, iova, phys);
+		if (ret >= 0)
+			break;
+	}
+
+	return ret;
+}
+
+bool iommu_maps(const char *bdf, uint64_t iova, uint64_t phys)
+{
+	uint64_t seen = 0;
+	int ret;
+
+	ret = iommu_lookup(bdf, iova, &seen);
+	if (ret < 0 || (ret == 1 && seen == phys))
+		return true;
+
+	printf("# IOVA 0x%llx is %s 0x%llx, not at 0x%llx\n", (unsigned long long)iova,
+	       ret ? "mapped to" : "not mapped,", (unsigned long long)seen,
+	       (unsigned long long)phys);
+	return false;
+}
+
+/*
+ * Peer to peer
+ */
+void p2p_close(struct p2p *p)
+{
+	dev_close(&p->b);
+	dev_close(&p->a);
+	fd_close(&p->container);
+	if (p->regs)
+		munmap(p->regs, SZ_4K);
+	if (p->window)
+		munmap(p->window, SZ_1M);
+	if (p->scratch)
+		munmap(p->scratch, SZ_4K);
+	p->regs = NULL;
+	p->window = NULL;
+	p->scratch = NULL;
+}
+
+int p2p_open(struct p2p *p, const struct pci_want *want_b)
+{
+	char bdf[BDF_LEN];
+	int ret;
+
+	memset(p, 0, sizeof(*p));
+	p->container = -1;
+	p->a.group = -1;
+	p->a.fd = -1;
+	p->b = p->a;
+
+	ret = pci_find(&want_edu, 0, bdf);
+	if (ret >= 0)
+		ret = pci_find(want_b, 0, p->b.bdf);
+	if (ret < 0)
+		return ret;
+
+	p->bar = ret;
+	ret = pci_bar(p->b.bdf, p->bar, &p->phys, &p->size);
+	if (ret)
+		return ret;
+
+	p->container = container_open();
+	if (p->container < 0)
+		return p->container;
+
+	ret = dev_open(&p->a, bdf, p->container);
+	if (!ret)
+		ret = dev_bus_master(p->a.fd);
+	if (ret)
+		goto fail;
+
+	ret = -ENOMEM;
+	p->regs = bar_mmap(p->a.fd, 0, PROT_READ | PROT_WRITE, 0, SZ_4K);
+	p->scratch = ram_alloc(SZ_4K);
+	if (!p->regs || !p->scratch)
+		goto fail;
+
+	ret = dma_map(p->container, IOVA_SCRATCH, p->scratch, SZ_4K, DMA_RW);
+	if (!ret)
+		return 0;
+fail:
+	p2p_close(p);
+	return ret;
+}
+
+int p2p_open_peer(struct p2p *p)
+{
+	return p2p_open_peer_in(p, p->container);
+}
+
+int p2p_open_peer_in(struct p2p *p, int container)
+{
+	int ret;
+
+	ret = dev_open(&p->b, p->b.bdf, container);
+	if (ret)
+		return ret;
+
+	/* Looks at the same memory, and does so after B is closed too */
+	if (!p->window)
+		p->window = pci_sysfs_map(p->b.bdf, p->bar, SZ_1M);
+
+	return p->window ? 0 : -ENOMEM;
+}
+
+void *p2p_bar(struct p2p *p, size_t offset, size_t size)
+{
+	return bar_mmap(p->b.fd, p->bar, PROT_READ | PROT_WRITE, offset, size);
+}
+
+int p2p_store(struct p2p *p, uint64_t iova, uint32_t val)
+{
+	int ret;
+
+	memcpy(p->scratch, &val, sizeof(val));
+	ret = edu_fetch(p->regs, IOVA_SCRATCH, sizeof(val));
+	if (!ret)
+		ret = edu_store(p->regs, iova, sizeof(val));
+
+	return ret;
+}
+
+int p2p_lands(struct p2p *p, uint64_t iova, size_t offset)
+{
+	static uint32_t stamp = 0x5a000000;
+	uint32_t before = ++stamp, val = ++stamp, seen;
+	int ret;
+
+	mmio_write32(p->window + offset, before);
+	ret = p2p_store(p, iova, val);
+	if (ret)
+		return ret;
+
+	seen = mmio_read32(p->window + offset);
+	if (seen == val)
+		return 1;
+
+	/* Anything else means that the memory cannot be seen: no proof at all */
+	return seen == before ? 0 : -EIO;
+}
+
+/*
+ * Access to memory that may be gone
+ */
+static __thread sigjmp_buf bus_env;
+static __thread bool bus_armed;
+
+static void bus_handler(int sig)
+{
+	if (bus_armed)
+		siglongjmp(bus_env, 1);
+
+	signal(sig, SIG_DFL);
+	raise(sig);
+}
+
+static void __attribute__((constructor)) bus_init(void)
+{
+	struct sigaction sa = { .sa_handler = bus_handler, .sa_flags = SA_NODEFER };
+
+	sigaction(SIGBUS, &sa, NULL);
+}
+
+int bus_read32(const void *addr, uint32_t *val)
+{
+	uint32_t v;
+
+	if (sigsetjmp(bus_env, 0)) {
+		bus_armed = false;
+		return -EFAULT;
+	}
+
+	bus_armed = true;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	v = mmio_read32(addr);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	bus_armed = false;
+
+	if (val)
+		*val = v;
+	return 0;
+}
+
+/*
+ * Odds and ends
+ */
+int kmsg_open(void)
+{
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd >= 0)
+		lseek(fd, 0, SEEK_END);
+	return fd;
+}
+
+int kmsg_new_lines(int fd)
+{
+	char buf[8192];
+	int lines = 0;
+	ssize_t n;
+
+	if (fd < 0)
+		return -1;
+
+	for (;;) {
+		n = read(fd, buf, sizeof(buf));
+		if (n < 0 && errno != EPIPE)
+			break;
+		lines++;
+	}
+
+	return lines;
+}
+
+void die_with_parent(void)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() == 1)
+		_exit(1);
+}
+
+uint64_t now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000ULL + ts.tv_nsec / 1000;
+}
+
+/* Memory with its pages in place */
+void *ram_alloc(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Helpers for the tests of device memory that is mapped for DMA through VFIO.
+ *
+ * The peer that does the DMA is QEMU's "edu" device, the memory it writes to is
+ * a BAR of another emulated device.  Functions return 0 or a positive value for
+ * success and a negative errno otherwise, unless they say something else.
+ */
+#ifndef SELFTESTS_VFIO_UTIL_H
+#define SELFTESTS_VFIO_UTIL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <linux/vfio.h>
+
+#define BDF_LEN		32
+
+#define SZ_4K		0x1000UL
+#define SZ_64K		0x10000UL
+#define SZ_1M		0x100000UL
+#define SZ_16M		0x1000000UL
+#define SZ_1G		0x40000000UL
+
+#define DMA_RW		(VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE)
+#define DMA_RO		VFIO_DMA_MAP_FLAG_READ
+#define DMA_WO		VFIO_DMA_MAP_FLAG_WRITE
+
+/* Which emulated device a test asks for: one of several kinds, in a BAR of theirs */
+struct pci_kind {
+	uint32_t id;		/* vendor << 16 | device */
+	int bar;
+};
+
+struct pci_want {
+	struct pci_kind kind[2];
+	uint64_t min_size;	/* of the BAR */
+	bool behind_port;	/* has a slot of its own, so it can be reset and unplugged */
+};
+
+extern const struct pci_want want_edu;		/* DMA engine; BAR 0: registers */
+extern const struct pci_want want_edu_slot;	/* the same, in a slot */
+extern const struct pci_want want_mem;		/* a BAR with memory: ivshmem, bochs-display */
+extern const struct pci_want want_mem_slot;	/* the same, in a slot */
+extern const struct pci_want want_mem_1g;	/* at least 1 GiB of it */
+extern const struct pci_want want_shm;		/* ivshmem; BAR 2: memory */
+extern const struct pci_want want_testdev;	/* pci-testdev; BAR 0: registers; in a slot */
+extern const struct pci_want want_e1000e;	/* BARs 0, 1 and 3; function level reset */
+
+/* PCI devices by way of sysfs */
+/* Finds the @nth such device, in the order of addresses, and returns its BAR */
+int pci_find(const struct pci_want *want, unsigned int nth, char *bdf);
+int pci_bind_vfio(const char *bdf);
+int pci_unbind(const char *bdf);
+bool pci_present(const char *bdf);
+int pci_bar(const char *bdf, int bar, uint64_t *start, uint64_t *size);
+int pci_group(const char *bdf);
+int pci_slot(const char *bdf, char *slot, size_t len);
+void *pci_sysfs_map(const char *bdf, int bar, size_t size);
+
+/* A device opened through its group; every fd may be closed (-1) on its own */
+struct vfio_dev {
+	char bdf[BDF_LEN];
+	int group;
+	int fd;
+};
+
+/*
+ * How long to wait for a group, in milliseconds, that another process has: the
+ * last test's children may still be about to exit.
+ */
+extern int group_patience_ms;
+
+int container_open(void);
+int group_open(const char *bdf);
+int group_attach(int group, int container);
+int group_detach(int group);
+int dev_open(struct vfio_dev *dev, const char *bdf, int container);
+int dev_get_fd(const struct vfio_dev *dev);
+void dev_close_fd(struct vfio_dev *dev);
+void dev_close(struct vfio_dev *dev);
+void fd_close(int *fd);
+
+int region_info(int devfd, unsigned int index, struct vfio_region_info *info);
+bool region_can_mmap(int devfd, unsigned int index);
+void *bar_mmap(int devfd, unsigned int index, int prot, size_t offset, size_t size);
+void *bar_mmap_at(void *addr, int devfd, unsigned int index, int prot, size_t offset,
+		  size_t size);
+int dev_memory(int devfd, bool enable);
+int dev_bus_master(int devfd);
+int dev_can_reset(int devfd);
+int dev_reset(int devfd);
+int dev_hot_reset(int devfd, const int *groups, unsigned int count);
+
+/* DMA mappings.  dma_unmap() returns the number of bytes unmapped */
+int dma_map(int container, uint64_t iova, const void *vaddr, uint64_t size, uint32_t flags);
+int64_t dma_unmap(int container, uint64_t iova, uint64_t size);
+int64_t dma_avail(int container);
+
+/* What the kernel accounts to this process, in KiB */
+long proc_locked_kb(void);
+long proc_page_tables_kb(void);
+
+/* edu: copy len (< 4096) bytes between its buffer and a DMA address */
+int edu_fetch(void *regs, uint64_t iova, size_t len);
+int edu_store(void *regs, uint64_t iova, size_t len);
+uint32_t edu_ident(void *regs);
+
+/*
+ * The IOMMU's own page tables, as the kernel shows them in debugfs: is @iova
+ * mapped for the device, and to which physical address?  Returns 1 if mapped, 0
+ * if not, negative if this kernel or this IOMMU does not tell.
+ */
+int iommu_lookup(const char *bdf, uint64_t iova, uint64_t *phys);
+/* Is it mapped to @phys?  True as well if nothing is known; says so if it is not */
+bool iommu_maps(const char *bdf, uint64_t iova, uint64_t phys);
+
+/*
+ * Device A, an edu, does DMA through a container; BAR @bar of device B is where
+ * it may land.  p2p_open() finds both and opens A; a test opens B when it wants.
+ */
+#define IOVA_SCRATCH	0x10000000UL
+#define IOVA_BAR	0x40000000UL
+
+struct p2p {
+	int container;
+	struct vfio_dev a;
+	struct vfio_dev b;
+	void *regs;		/* A's registers */
+	void *scratch;		/* a page at IOVA_SCRATCH */
+	void *window;		/* the first 1 MiB of B's BAR by way of sysfs */
+	int bar;
+	uint64_t phys;		/* of B's BAR */
+	uint64_t size;
+};
+
+int p2p_open(struct p2p *p, const struct pci_want *want_b);
+int p2p_open_peer(struct p2p *p);
+int p2p_open_peer_in(struct p2p *p, int container);
+void *p2p_bar(struct p2p *p, size_t offset, size_t size);
+void p2p_close(struct p2p *p);
+/* Have A write @val to @iova */
+int p2p_store(struct p2p *p, uint64_t iova, uint32_t val);
+/* Does A's write to @iova reach @offset of B's BAR?  1, 0, or negative: unknown */
+int p2p_lands(struct p2p *p, uint64_t iova, size_t offset);
+
+/* Device memory: one access of exactly this width each */
+#define mmio_read32(addr)	__atomic_load_n((const uint32_t *)(addr), __ATOMIC_RELAXED)
+#define mmio_read64(addr)	__atomic_load_n((const uint64_t *)(addr), __ATOMIC_RELAXED)
+#define mmio_write32(addr, val)	__atomic_store_n((uint32_t *)(addr), val, __ATOMIC_RELAXED)
+#define mmio_write64(addr, val)	__atomic_store_n((uint64_t *)(addr), val, __ATOMIC_RELAXED)
+
+/* Read device memory; returns 0, or -EFAULT when the access raised SIGBUS */
+int bus_read32(const void *addr, uint32_t *val);
+
+/* New lines in the kernel log; -1 when the log cannot be read */
+int kmsg_open(void);
+int kmsg_new_lines(int fd);
+
+/* For a forked child: do not outlive a test that failed, and keep devices busy */
+void die_with_parent(void);
+
+uint64_t now_us(void);
+void *ram_alloc(size_t size);
+
+#endif /* SELFTESTS_VFIO_UTIL_H */

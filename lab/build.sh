@@ -1,0 +1,126 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Usage: build.sh BASE stock|patched
+#
+# Configure and build a kernel and its modules and leave them in build/BASE/VARIANT:
+# bzImage, config, and modules/ with the order to load them in.  The objects stay
+# beside the source they come from, so that the next build compiles what changed.
+
+. "$(dirname "$0")/lib.sh"
+load_base "${1:-}"
+variant=${2:-}
+work=''
+
+configure()
+{
+	local obj=$src/obj-$FLAVOR
+
+	mkdir -p "$obj" || return 1
+	cat "$TOP/lab/config/base.config" "$TOP/linux/$SELFTESTS/config" \
+		"$TOP/lab/config/$FLAVOR.config" > "$obj/wanted" || return 1
+	# shellcheck disable=SC2086	# a line each
+	printf '%s\n' $EXTRA_CONFIG >> "$obj/wanted" || return 1
+	if [[ -f $obj/.config ]] && cmp -s "$obj/wanted" "$obj/wanted.done" &&
+	   [[ -z $(find "$src" -path "$src/obj-*" -prune -o -name 'Kconfig*' \
+		   -newer "$obj/wanted.done" -print -quit) ]]; then
+		return 0
+	fi
+	rm -f "$obj/wanted.done"
+	kernel_make "$src" -s KCONFIG_ALLCONFIG=wanted allnoconfig || return 1
+	check_config "$obj" || return 1
+	cp "$obj/wanted" "$obj/wanted.done"
+}
+
+# Every symbol that was asked for must have come out as asked, if this kernel has it.
+check_config()
+{
+	local obj=$1 line symbol bad=0
+
+	while read -r line; do
+		symbol=${line%%=*}
+		[[ $symbol == CONFIG_* ]] || continue
+		if [[ $line == *=n ]]; then
+			! grep -q "^$symbol=" "$obj/.config" || bad=1
+		elif ! grep -qxF "$line" "$obj/.config"; then
+			grep -rqE --include='Kconfig*' "^(menu)?config ${symbol#CONFIG_}\$" "$src" || continue
+			bad=1
+		fi
+		if ((bad)); then
+			echo "error: $line cannot be had with this configuration"
+			return 1
+		fi
+	done < "$obj/wanted"
+}
+
+compile()
+{
+	kernel_make "$src" -j"$JOBS" bzImage modules
+}
+
+# A module comes after those it depends on.
+module_order()
+{
+	local ko name dep
+
+	cd "$1" || return 1
+	for ko in *.ko; do
+		name=${ko%.ko}
+		echo "${name//-/_} ${name//-/_}"
+		for dep in $(tr '\0' '\n' < "$ko" | sed -n 's/^depends=//p' | tr ',' ' '); do
+			echo "${dep//-/_} ${name//-/_}"
+		done
+	done | tsort | while read -r name; do
+		for ko in *.ko; do
+			dep=${ko%.ko}
+			if [[ ${dep//-/_} == "$name" ]]; then
+				echo "$ko"
+			fi
+		done
+	done > order
+}
+
+# The result is put together aside and takes its place at once.
+publish()
+{
+	local obj=$src/obj-$FLAVOR ko
+
+	scratch work "$OUT"
+	mkdir -p "$work/new/modules"
+	cp "$obj/arch/x86/boot/bzImage" "$work/new/bzImage"
+	cp "$obj/.config" "$work/new/config"
+	# modules.order has .ko names, or .o names on newer kernels.
+	while read -r ko; do
+		cp "$obj/${ko%.*}.ko" "$work/new/modules/"
+	done < "$obj/modules.order"
+	(module_order "$work/new/modules")
+	[[ -s $work/new/modules/order ]] || die "no modules were built"
+	if ! diff -rq "$work/new" "$OUT/$variant" >/dev/null 2>&1; then
+		rm -rf "$OUT/.old-$variant"
+		[[ ! -d $OUT/$variant ]] || mv "$OUT/$variant" "$OUT/.old-$variant"
+		mv "$work/new" "$OUT/$variant"
+		rm -rf "$OUT/.old-$variant"
+	fi
+}
+
+case $variant in
+stock)		src=$("$TOP/lab/fetch.sh" "$BASE") ;;
+patched)	src=$("$TOP/lab/compose.sh" "$BASE") ;;
+*)		die "expected 'stock' or 'patched', got '$variant'" ;;
+esac
+
+use_ccache
+log=$LOGS/build-$variant.log
+lock "$src/.git/lab-build.lock"
+need_space "$src" 600 "a kernel build"
+if ! progress "configuring $variant $BASE" "$log" configure; then
+	die "configuring $variant $BASE failed: $(reason "$log" | head -n 1) ($log)"
+fi
+rm -f "$src/obj-$FLAVOR/.complete"
+if ! progress "building $variant $BASE" "$log" compile; then
+	reason "$log" >&2
+	die "building $variant $BASE failed; the compiler's words are in $log"
+fi
+touch "$src/obj-$FLAVOR/.complete"
+publish
+echo "$OUT/$variant"

@@ -1,0 +1,201 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Usage: compose.sh BASE
+#
+# Make build/BASE/tree: the base with a commit a patch on the branch "series", ready
+# to be built and edited, and print its path.  Patches come from series/BASE/order;
+# a line "new NAME" stands for the patch that linux/commits/NAME.msg describes, made
+# of files under linux/.  A tree with edits that writeback.sh has not seen is left
+# alone, unless FORCE=1.
+
+. "$(dirname "$0")/lib.sh"
+load_base "${1:-}"
+git_identity
+work=''
+commit=''
+
+# Sets $commit to a commit of the index on top of $commit.
+commit_index()
+{
+	local message=$1 tree
+
+	tree=$(git -C "$TREE" write-tree)
+	[[ $tree != "$(git -C "$TREE" rev-parse "$commit^{tree}")" ]] ||
+		die "series/$BASE/order: '$2' changes nothing that is not there already"
+	commit=$(git -C "$TREE" commit-tree "$tree" -p "$commit" -F "$message")
+}
+
+field()
+{
+	sed -n "s/^$1: //p" "$work/info" | head -n 1
+}
+
+apply_patch()
+{
+	local name=$1 patch=$SERIES/$1 where
+
+	[[ -f $patch ]] || die "series/$BASE/order names $name, which is not in series/$BASE"
+	git -C "$TREE" mailinfo "$work/msg" "$work/diff" < "$patch" > "$work/info" 2> "$work/err" ||
+		die "series/$BASE/$name is not a patch as git format-patch writes it"
+	if ! git -C "$TREE" apply --cached --whitespace=nowarn "$work/diff" 2> "$work/err"; then
+		where=$(sed -nE 's/^error: patch failed: //p; s/^error: ([^:]+): (does not exist in index|already exists in index|No such file.*)$/\1 (\2)/p' \
+			"$work/err" | head -n 1)
+		die "series/$BASE/$name does not apply: ${where:-$(head -n 1 "$work/err")}"
+	fi
+	{
+		field Subject
+		echo
+		cat "$work/msg"
+	} > "$work/message"
+	GIT_AUTHOR_NAME=$(field Author) GIT_AUTHOR_EMAIL=$(field Email) \
+		GIT_AUTHOR_DATE=$(field Date) commit_index "$work/message" "$name"
+}
+
+# The files that the last paragraph of a message names, relative to linux/.
+listed_files()
+{
+	local glob
+
+	sed -n 's/^File: *//p' "$1" | while read -r glob; do
+		# shellcheck disable=SC2086	# the glob is to be expanded
+		(cd "$TOP/linux" && find $glob -type f 2>/dev/null | grep .) ||
+			die "linux/commits/${1##*/}: no file matches linux/$glob"
+	done | sort -u
+}
+
+add_files()
+{
+	local name=$1 msg=$TOP/linux/commits/$1.msg file mode blob stamp list
+
+	[[ -f $msg ]] || die "series/$BASE/order says 'new $name', but there is no linux/commits/$name.msg"
+	list=$(listed_files "$msg")
+	[[ -n $list ]] || die "linux/commits/$name.msg names no files (lines 'File: PATH' at its end)"
+	while read -r file; do
+		mode=100644
+		[[ ! -x $TOP/linux/$file ]] || mode=100755
+		blob=$(git -C "$TREE" hash-object -w --no-filters "$TOP/linux/$file")
+		git -C "$TREE" update-index --add --cacheinfo "$mode,$blob,$file"
+	done <<< "$list"
+	sed '/^File: /d' "$msg" | git -C "$TREE" stripspace > "$work/message"
+	stamp=$(git -C "$TOP" log -1 --format=%aI -- "linux/commits/$name.msg" 2>/dev/null) || stamp=
+	GIT_AUTHOR_DATE=${stamp:-$(date -Iseconds)} commit_index "$work/message" "new $name"
+}
+
+compose()
+{
+	local kind name rest index
+
+	scratch work "$OUT"
+	index=$work/index
+	export GIT_INDEX_FILE=$index
+	commit=$(git -C "$TREE" rev-parse 'base^{commit}')
+	git -C "$TREE" read-tree "$commit"
+	while read -r kind name rest; do
+		case $kind in
+		''|'#'*)	continue ;;
+		new)		add_files "$name" ;;
+		*)		apply_patch "$kind" ;;
+		esac
+		[[ -z $rest ]] || die "series/$BASE/order: cannot read '$kind $name $rest'"
+	done < "$SERIES/order"
+	unset GIT_INDEX_FILE
+}
+
+# What the composed tree was made from.
+inputs()
+{
+	{
+		cd "$TOP" || exit 1
+		echo "$base"
+		find "series/$BASE" linux -type f -printf '%m %p\n' | sort
+		find "series/$BASE" linux -type f -print0 | sort -z | xargs -0 sha256sum
+	} | sha256sum | cut -d ' ' -f 1
+}
+
+# A new tree gets the objects of the stock build, made newer than its files and told
+# where they are now, so that building it compiles what the series touches, no more.
+adopt_objects()
+{
+	local obj=$new/obj-$FLAVOR
+
+	[[ -f $base/obj-$FLAVOR/.complete ]] || return 0
+	cp -a --reflink=auto "$base/obj-$FLAVOR" "$obj" || return 1
+	rm -f "$obj/.complete" || return 1
+	touch "$obj/.config" || return 1
+	grep -rlIZ --include='.*.cmd' --include='*.d' -F "$base/" "$obj" |
+		xargs -0 -r sed -i "s|$base/|$TREE/|g" || return 1
+	find "$obj" -type f -print0 | xargs -0 -r touch -r "$obj/.config"
+}
+
+clone_tree()
+{
+	rm -rf "$TREE" "$new" || return 1
+	git clone -q --local --no-checkout -o source "$base" "$new" || return 1
+	git -C "$new" remote remove source || return 1
+	git -C "$new" config gc.auto 0 || return 1
+	echo '/obj-*/' >> "$new/.git/info/exclude" || return 1
+	git -C "$new" checkout -q -B series base || return 1
+	adopt_objects || return 1
+	mv -T "$new" "$TREE"
+}
+
+# Only what differs is written, so that the next build compiles little.
+switch()
+{
+	git -C "$TREE" checkout -q -f -B series "$(cat "$state/next")"
+	mv "$state/next" "$state/commit"
+}
+
+edited()
+{
+	[[ $(git -C "$TREE" rev-parse HEAD) != "$(cat "$state/commit")" ||
+	   -n $(git -C "$TREE" status --porcelain --untracked-files=no | head -n 1) ]]
+}
+
+base=$("$TOP/lab/fetch.sh" "$BASE")
+[[ -f $SERIES/order ]] || die "series/$BASE/order is missing: this base has no series yet"
+lock "$OUT/.lock-tree"
+state=$TREE/.git/lab
+new=$OUT/.tmp.tree
+
+if [[ -f $state/next && -f $state/base ]]; then
+	say "finishing an interrupted compose"
+	rm -f "$TREE/.git/index.lock"
+	switch
+fi
+if [[ -d $TREE && ! -f $state/base ]]; then
+	say "$TREE is incomplete; making it anew"
+	rm -rf "$TREE"
+fi
+if [[ -d $TREE ]] && edited; then
+	[[ -n ${FORCE:-} ]] || {
+		say "$TREE has edits of its own and is used as it is (make writeback saves them, FORCE=1 drops them)"
+		echo "$TREE"
+		exit 0
+	}
+	git -C "$TREE" reset -q --hard
+fi
+if [[ -d $TREE && $(cat "$state/base") != "$base" ]]; then
+	say "the base is another one; making $TREE anew"
+	rm -rf "$TREE"
+fi
+if [[ ! -d $TREE ]]; then
+	need_space "$OUT" 3000 "a kernel tree"
+	progress "cloning the source into build/$BASE/tree" "$LOGS/clone.log" clone_tree ||
+		die "cannot make $TREE: $(reason "$LOGS/clone.log")"
+	mkdir -p "$state"
+	git -C "$TREE" rev-parse HEAD > "$state/commit"
+	echo "$base" > "$state/base"
+fi
+
+want=$(inputs)
+if [[ $(cat "$state/inputs" 2>/dev/null) != "$want" ]]; then
+	compose
+	rm -f "$state/inputs"
+	echo "$commit" > "$state/next"
+	switch
+	echo "$want" > "$state/inputs"
+	say "composed $(git -C "$TREE" rev-list --count base..series) patches in $TREE"
+fi
+echo "$TREE"

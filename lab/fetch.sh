@@ -1,0 +1,223 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Usage: fetch.sh BASE
+#
+# Make sure that the source of a base stands in the cache, unpacked, as a git tree
+# with one commit, and print its path.  It is Debian's package, or whatever tree or
+# tarball KERNEL_SRC names.  A tree gets its final name when it is complete, so one
+# that is there can be trusted; REFRESH=1 asks Debian whether there is a newer one.
+
+. "$(dirname "$0")/lib.sh"
+load_base "${1:-}"
+
+apt='' new='' deb=''
+readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# The addresses apt is configured with, in either of its formats.
+apt_uris()
+{
+	{
+		cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
+			sed -nE 's/^[[:space:]]*deb(-src)?[[:space:]]+(\[[^]]*\][[:space:]]+)?([^[:space:]]+).*/\3/p'
+		cat /etc/apt/sources.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
+			sed -nE 's/^[Uu][Rr][Ii][Ss]:[[:space:]]*(.*)/\1/p' | tr -s ' \t' '\n'
+	} | sed 's,/*$,,' | awk 'NF && !seen[$0]++'
+}
+
+# The ones that may have a suite: the security archive stands beside the main one.
+mirrors_for()
+{
+	local suite=$1 uri
+
+	for uri in $(apt_uris); do
+		case $suite:$uri in
+		*-security:*debian-security)	echo "$uri" ;;
+		*-security:*/debian)		echo "$uri-security" ;;
+		*:*debian-security)		echo "${uri%-security}" ;;
+		*:*/debian)			echo "$uri" ;;
+		esac
+	done | awk '!seen[$0]++'
+}
+
+private_apt()
+{
+	apt-get -q -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=- \
+		-o Dir::State::lists="$apt/lists" -o Dir::State::status="$apt/status" \
+		-o Dir::Cache="$apt/cache" -o APT::Sandbox::User="$(id -un)" \
+		-o Acquire::Languages=none -o Acquire::Retries=3 \
+		-o Acquire::Check-Valid-Until=false -o APT::Update::Error-Mode=any "$@"
+}
+
+apt_fetch()
+{
+	private_apt update || return 1
+	(cd "$apt/download" && private_apt download "$DEBIAN_PACKAGE") || return 1
+}
+
+why_apt_failed()
+{
+	if grep -qE 'resolve|[Cc]ould not connect|Connection (failed|refused|timed out)|unreachable' "$1"; then
+		echo "no network, or the mirror does not answer ($2)"
+	elif grep -qE 'Hash Sum mismatch|unexpected size|corrupted' "$1"; then
+		echo "the download from $2 is damaged"
+	elif grep -qE 'Unable to locate package|does not have a Release|404' "$1"; then
+		echo "$2 has no $DEBIAN_PACKAGE"
+	else
+		grep -E '^[EW]:' "$1" | head -n 1 || echo "apt-get failed, see $1"
+	fi
+}
+
+# Leaves the package in $deb.
+download()
+{
+	local suite mirror log=$LOGS/fetch.log attempt why="apt is configured with no Debian mirror"
+
+	command -v apt-get >/dev/null || die "no apt-get here; give a kernel tree or tarball with KERNEL_SRC="
+	[[ -r $KEYRING ]] || die "$KEYRING is missing; install debian-archive-keyring"
+
+	scratch apt "$CACHE"
+	mkdir -p "$apt"/{lists/partial,cache/archives/partial,download}
+	: > "$apt/status"
+	for suite in $DEBIAN_SUITES; do
+		for mirror in $(mirrors_for "$suite"); do
+			echo "deb [signed-by=$KEYRING] $mirror $suite main" > "$apt/sources.list"
+			for attempt in 1 2; do
+				rm -f "$apt"/download/*
+				if progress "downloading $DEBIAN_PACKAGE ($suite)" "$log" apt_fetch; then
+					deb=$(find "$apt/download" -name '*.deb')
+					if dpkg-deb --fsys-tarfile "$deb" >/dev/null 2>> "$log"; then
+						return
+					fi
+					why="the download from $mirror is damaged"
+				else
+					why=$(why_apt_failed "$log" "$mirror")
+				fi
+				[[ $why == *damaged* ]] || break
+				say "$why; attempt $attempt"
+			done
+		done
+	done
+	die "cannot fetch $DEBIAN_PACKAGE: $why; give a kernel tree or tarball with KERNEL_SRC= instead"
+}
+
+unpack_deb()
+{
+	dpkg-deb --fsys-tarfile "$deb" |
+		tar -xO --wildcards "./usr/src/$DEBIAN_PACKAGE.tar.*" > "$new.tar" || return 1
+	tar -xf "$new.tar" --strip-components=1 -C "$new" || return 1
+	rm -f "$new.tar"
+}
+
+unpack_source()
+{
+	if [[ -f $KERNEL_SRC ]]; then
+		tar -xf "$KERNEL_SRC" --strip-components=1 -C "$new" || return 1
+	elif git -C "$KERNEL_SRC" rev-parse --show-cdup 2>/dev/null | grep -qx ''; then
+		(cd "$KERNEL_SRC" && git ls-files -z --deduplicate |
+			tar -c --null --no-recursion --ignore-failed-read -T - 2>/dev/null) |
+			tar -x -C "$new" || return 1
+	else
+		tar -c -C "$KERNEL_SRC" --exclude=./.git --exclude='*.o' --exclude='*.ko' \
+			--exclude='.*.cmd' . | tar -x -C "$new" || return 1
+	fi
+}
+
+# With this threshold every file goes straight into one pack: no object files to
+# write and to sync one by one.
+make_git()
+{
+	local quick=(-c core.bigFileThreshold=1 -c core.compression=1 -c core.autocrlf=false)
+
+	git -C "$new" init -q -b source || return 1
+	git -C "$new" config gc.auto 0 || return 1
+	git -C "$new" "${quick[@]}" add -Af . || return 1
+	git -C "$new" "${quick[@]}" commit -q --no-verify -m "$1" || return 1
+	git -C "$new" tag base || return 1
+	echo '/obj-*/' >> "$new/.git/info/exclude"
+}
+
+# What distinguishes one tree or tarball of the user's from the next.
+source_key()
+{
+	if [[ -f $KERNEL_SRC ]]; then
+		sha256sum < "$KERNEL_SRC"
+	elif git -C "$KERNEL_SRC" rev-parse --show-cdup 2>/dev/null | grep -qx ''; then
+		{
+			git -C "$KERNEL_SRC" rev-parse HEAD
+			git -C "$KERNEL_SRC" diff HEAD
+		} | sha256sum
+	else
+		(cd "$KERNEL_SRC" && find . -type f \( -name '*.[chS]' -o -name 'K*' -o -name 'Makefile*' \) \
+			-printf '%p %s %T@\n' | sort | sha256sum)
+	fi | cut -c 1-12
+}
+
+kernel_version()
+{
+	awk '$1 == "VERSION" { v = $3 } $1 == "PATCHLEVEL" { p = $3 } $1 == "SUBLEVEL" { s = $3 }
+	     v != "" && p != "" && s != "" { print v "." p "." s; exit }' "$1/Makefile" 2>/dev/null
+}
+
+finish()
+{
+	local name=$1 version
+
+	version=$(kernel_version "$new")
+	git_identity
+	[[ -n $version && -f $new/Kconfig && -d $new/drivers/vfio ]] ||
+		die "$2: this is not the source of a Linux kernel"
+	progress "recording it in git" "$LOGS/unpack.log" make_git "Linux $version" ||
+		die "cannot record the source in git: $(reason "$LOGS/unpack.log")"
+	mv -T "$new" "$CACHE/src/$name"
+}
+
+newest()
+{
+	find "$CACHE/src" -mindepth 1 -maxdepth 1 -type d -name "$BASE-debian-*" 2>/dev/null |
+		sort -V | tail -n 1
+}
+
+lock "$CACHE/lock-src"
+mkdir -p "$CACHE/src"
+find "$CACHE" "$CACHE/src" -mindepth 1 -maxdepth 1 -name '.tmp.*' -exec rm -rf {} +
+
+if [[ -n ${KERNEL_SRC:-} ]]; then
+	KERNEL_SRC=$(absolute "$KERNEL_SRC")
+	[[ -e $KERNEL_SRC ]] || die "KERNEL_SRC=$KERNEL_SRC: no such tree or tarball"
+	[[ -f $KERNEL_SRC || -d $KERNEL_SRC/drivers/vfio ]] ||
+		die "KERNEL_SRC=$KERNEL_SRC: this is not the source of a Linux kernel"
+	name=$BASE-src-$(source_key)
+	if [[ ! -d $CACHE/src/$name ]]; then
+		need_space "$CACHE" 3000 "a kernel tree"
+		scratch new "$CACHE/src"
+		progress "unpacking $KERNEL_SRC" "$LOGS/unpack.log" unpack_source ||
+			die "$KERNEL_SRC cannot be unpacked: $(reason "$LOGS/unpack.log")"
+		finish "$name" "$KERNEL_SRC"
+	fi
+	tree=$CACHE/src/$name
+else
+	tree=$(newest)
+	if [[ -z $tree || -n ${REFRESH:-} ]]; then
+		need_space "$CACHE" 4000 "a kernel tree"
+		download
+		version=$(dpkg-deb -f "$deb" Version)
+		dpkg --compare-versions "$version" ge "$MIN_VERSION" ||
+			die "the mirror has $DEBIAN_PACKAGE $version, this series needs $MIN_VERSION; its mirror is out of date"
+		name=$BASE-debian-$version
+		if [[ ! -d $CACHE/src/$name ]]; then
+			scratch new "$CACHE/src"
+			progress "unpacking $DEBIAN_PACKAGE $version" "$LOGS/unpack.log" unpack_deb ||
+				die "$DEBIAN_PACKAGE $version cannot be unpacked: $(reason "$LOGS/unpack.log")"
+			finish "$name" "$DEBIAN_PACKAGE"
+		fi
+		tree=$CACHE/src/$name
+	fi
+fi
+
+# A cached tree that somebody edited is not the base any more.
+if [[ -n $(git -C "$tree" status --porcelain --untracked-files=no | head -n 1) ]]; then
+	say "$tree was changed; restoring it"
+	git -C "$tree" reset -q --hard base
+fi
+echo "$tree"

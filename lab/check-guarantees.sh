@@ -1,0 +1,136 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Which test shows which guarantee?  Every test says so in the comment above it
+# ("/* D3, E9: ... */"); docs/guarantees.md has a table of it, and this checks that
+# the table is true, that no test names a guarantee that does not exist, and that
+# no guarantee of the series is without something that shows it.
+#
+# Usage: lab/check-guarantees.sh [-u]	-u: write the table instead
+
+set -euo pipefail
+export LC_ALL=C
+
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+DOC=$TOP/docs/guarantees.md
+TESTS=$TOP/linux/tools/testing/selftests/vfio
+MARK='<!-- Written by lab/check-guarantees.sh'
+
+# What is shown, or shown as well, by something other than a selftest.
+other()
+{
+	case $1 in
+	A3|B5|C1)	echo "in-tree users, built by patch in \`lab/check.sh\`" ;;
+	D2)		echo "no such parameter exists; \`lab/check.sh\` builds both configurations" ;;
+	D9)		echo "\`model/devmem.pml\`" ;;
+	A6|A7|E2)	echo "\`model/memory.pml\`" ;;
+	E1|E4|E5|E6|E8|E9|E10) echo "\`model/devmem.pml\`" ;;
+	esac
+}
+
+# Lines of: GUARANTEE PROGRAM TEST
+cited()
+{
+	local file
+
+	for file in "$TESTS"/*_test.c; do
+		[[ -f $file ]] || continue
+		awk -v program="$(basename "$file" .c)" '
+		/^\/\*/ {
+			text = $0
+			comment = 1
+		}
+		comment && !/^\/\*/ { text = text " " $0 }
+		/\*\// { comment = 0; next }
+		/^[A-Z_]*TEST[A-Z_]*\(/ {
+			name = $0
+			sub(/\).*/, "", name)
+			with_fixture = name ~ /^TEST_F/
+			sub(/^[^(]*\(/, "", name)
+			split(name, args, /, */)
+			name = with_fixture ? args[2] : args[1]
+			ids = text
+			gsub(/^\/\*[ *]*/, "", ids)
+			if (!match(ids, /^[A-G][0-9]+(,? *(and)? *[A-G][0-9]+)*:/)) {
+				if (ids == "")
+					print "- " program " " name
+			} else {
+				ids = substr(ids, 1, RLENGTH)
+				while (match(ids, /[A-G][0-9]+/)) {
+					print substr(ids, RSTART, RLENGTH) " " program " " name
+					ids = substr(ids, RSTART + RLENGTH)
+				}
+			}
+			text = ""
+		}
+		!comment && !/^[A-Z_]*TEST[A-Z_]*\(/ && /[^ \t]/ { text = "" }
+		' "$file"
+	done
+}
+
+ids()
+{
+	grep -oE '^- \*\*[A-E][0-9]+\*\*' "$DOC" | tr -d '* -'
+}
+
+table()
+{
+	local id program name last how text all
+
+	all=$(cited)
+	echo
+	echo '| | |'
+	echo '|---|---|'
+	for id in $(ids); do
+		text='' last=
+		while read -r _ program name; do
+			if [[ $program != "$last" ]]; then
+				text+="${text:+; }\`$program\`: \`$name\`"
+			else
+				text+=", \`$name\`"
+			fi
+			last=$program
+		done < <(grep "^$id " <<< "$all" || :)
+		how=$(other "$id")
+		text+=${how:+${text:+; }$how}
+		echo "| $id | $text |"
+	done
+}
+
+if [[ ${1:-} == -u ]]; then
+	new=$(mktemp "$DOC.XXXXXX")
+	trap 'rm -f "$new"' EXIT
+	sed "\\,^$MARK,q" "$DOC" > "$new"
+	table >> "$new"
+	chmod --reference="$DOC" "$new"
+	mv "$new" "$DOC"
+	exit
+fi
+
+count=0 failed=0
+# result DESCRIPTION LINES: none is good
+result()
+{
+	count=$((count + 1))
+	if [[ -z $2 ]]; then
+		echo "ok $count - $1"
+	else
+		failed=$((failed + 1))
+		echo "not ok $count - $1"
+		while read -r line; do
+			echo "# $line"
+		done <<< "$2"
+	fi
+}
+
+echo "TAP version 13"
+known=$(ids; echo F1; echo F2)
+result "guarantees: every test says what it shows" "$(cited | grep '^- ' || :)"
+result "guarantees: those that tests name exist" \
+	"$(cited | grep -v '^- ' | grep -vwFf <(printf '%s\n' "$known") || :)"
+result "guarantees: each is shown by something" "$(table | grep '^| [A-E][0-9]* |  |$' || :)"
+result "guarantees: the table is up to date (lab/check-guarantees.sh -u)" \
+	"$(diff <(table) <(sed "1,\\,^$MARK,d" "$DOC") || :)"
+echo "1..$count"
+echo "$((count - failed)) passed, $failed failed, 0 skipped"
+((!failed))

@@ -1,0 +1,560 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Static checks of a series: checkpatch, a build of each patch on x86-64 and, for
+# those that touch it, of the platform and fsl-mc drivers on arm64, sparse,
+# coccicheck, kernel-doc; and shellcheck of this project's own scripts.  What the
+# tools say about the base is not the series' business: only what is new fails.
+#
+# Usage: lab/check.sh BASE [TREE]
+#	 TREE: a git tree with the series applied on top of the tag "base",
+#	 instead of the one that lab/compose.sh makes
+#	 CHECK="checkpatch x86-64 arm64 sparse coccicheck kernel-doc shellcheck":
+#	 which of them (default: all)
+#
+# Results are remembered by the contents that were checked and the version of the
+# tools, in build/BASE/check; FRESH=1 forgets them.
+
+# Functions are called by way of progress, which shellcheck does not see:
+# shellcheck disable=SC2317,SC2119,SC2120
+# shellcheck source=lab/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+load_base "${1:-}"
+
+# Not for checkpatch: sign-offs are added when the series is mailed, by who mails
+# it; MAINTAINERS is updated by a patch of its own.
+CHECKPATCH_IGNORE=MISSING_SIGN_OFF,NO_AUTHOR_SIGN_OFF,FILE_PATH_CHANGES
+
+ALL="shellcheck checkpatch kernel-doc x86-64 arm64 sparse coccicheck"
+CHECK=${CHECK:-$ALL}
+for name in $CHECK; do
+	[[ " $ALL " == *" $name "* ]] || die "CHECK: unknown check '$name'; there are: $ALL"
+done
+
+passed=0 failed=0 count=0
+
+# result STATUS DESCRIPTION [FILE]: FILE says why, if it failed
+result()
+{
+	count=$((count + 1))
+	if ((!$1)); then
+		passed=$((passed + 1))
+		echo "ok $count - $2"
+	else
+		failed=$((failed + 1))
+		echo "not ok $count - $2"
+		if [[ -n ${3:-} ]]; then
+			sed -n '1,40s/^/# /p' "$3"
+		fi
+	fi
+}
+
+wanted()
+{
+	[[ " $CHECK " == *" $1 "* ]]
+}
+
+need()
+{
+	local tool package missing=
+
+	while read -r tool package; do
+		[[ -z $tool ]] || command -v "$tool" >/dev/null || missing+=" $package"
+	done
+	[[ -z $missing ]] || die "tools are missing; run: apt-get install$missing"
+}
+
+need <<-END
+	perl perl
+	git git
+	gcc gcc
+	make make
+	flex flex
+	bison bison
+	nm binutils
+	$(wanted shellcheck && echo shellcheck shellcheck)
+	$(wanted sparse && echo sparse sparse)
+	$(wanted coccicheck && echo spatch coccinelle)
+	$(wanted arm64 && echo aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu)
+END
+
+#
+# The project's own scripts
+#
+scripts()
+{
+	local file
+
+	if git -C "$TOP" rev-parse --git-dir >/dev/null 2>&1; then
+		git -C "$TOP" ls-files --cached --others --exclude-standard
+	else
+		(cd "$TOP" && find . -path ./build -prune -o -type f -print)
+	fi | while read -r file; do
+		[[ -f $TOP/$file ]] || continue
+		if [[ $file == *.sh ]] ||
+		   head -c 64 "$TOP/$file" | head -n 1 | tr -d '\0' | grep -Eq '^#!.*[/ ](ba|da)?sh( |$)'; then
+			echo "$file"
+		fi
+	done | sort -u
+}
+
+echo "TAP version 13"
+
+if wanted shellcheck; then
+	mapfile -t files < <(scripts)
+	status=0
+	(cd "$TOP" && shellcheck -x -P SCRIPTDIR "${files[@]}") > "$LOGS/shellcheck.log" 2>&1 || status=1
+	result $status "shellcheck: ${#files[@]} scripts" "$LOGS/shellcheck.log"
+fi
+
+if [[ $CHECK == shellcheck ]]; then
+	echo "1..$count"
+	echo "$passed passed, $failed failed, 0 skipped"
+	exit $((failed > 0))
+fi
+
+#
+# A clone of the composed tree to check patches out in.  Objects are kept from one
+# patch to the next and from run to run, so that make compiles only what differs.
+#
+WORK=$OUT/check
+lock "$OUT/lock-check"
+need_space "$OUT" 3000 "checking"
+[[ -z ${FRESH:-} ]] || rm -rf "$WORK"
+mkdir -p "$WORK/passed"
+
+if [[ -n ${2:-} ]]; then
+	tree=$(absolute "$2")
+else
+	tree=$("$TOP/lab/compose.sh" "$BASE") || exit 1
+	tree=$(tail -n 1 <<< "$tree")
+fi
+tip=$(git -C "$tree" rev-parse --verify -q HEAD) || die "$tree: not a git tree"
+base=$(git -C "$tree" rev-parse --verify -q 'base^{commit}') || die "$tree has no tag 'base'"
+
+SRC=$WORK/src
+clone()
+{
+	if ! git -C "$SRC" rev-parse --git-dir >/dev/null 2>&1; then
+		rm -rf "$SRC" "$WORK"/obj-*
+		git init -q "$SRC" || return 1
+		git -C "$SRC" config gc.auto 0
+		git -C "$SRC" config core.autocrlf false
+		git -C "$SRC" config user.name check
+		git -C "$SRC" config user.email check@localhost
+	fi
+	# An interrupted run may have left any of these.
+	rm -f "$SRC"/.git/*.lock
+	git -C "$SRC" fetch -q --no-tags "$tree" "+$tip:refs/heads/tip" "+$base:refs/heads/base" || return 1
+	git -C "$SRC" checkout -q -f --detach "$base" || return 1
+	git -C "$SRC" clean -qfdx
+}
+progress "preparing the tree to check" "$LOGS/check-clone.log" clone ||
+	die "cannot copy $tree: $(reason "$LOGS/check-clone.log")"
+
+mapfile -t commits < <(git -C "$SRC" rev-list --reverse "$base..$tip")
+((${#commits[@]})) || die "$tree has no patch on top of its base"
+mapfile -t changed < <(git -C "$SRC" diff --name-only --diff-filter=AM "$base" "$tip")
+
+checkout()
+{
+	git -C "$SRC" checkout -q -f --detach "$1" || die "cannot check out $1"
+}
+
+title()
+{
+	git -C "$SRC" show -s --format=%s "$1"
+}
+
+number()
+{
+	printf '%04d' "$1"
+}
+
+#
+# What passed once with the very same contents and tools need not run again.
+#
+TOOLS=$({
+	cat "${BASH_SOURCE[0]}"
+	gcc --version
+	aarch64-linux-gnu-gcc --version 2>/dev/null || :
+	sparse --version 2>/dev/null || :
+	spatch --version 2>/dev/null || :
+	perl --version
+} 2>&1 | sha256sum | cut -c 1-16)
+
+# key WORD...: a file name for something that depends on nothing else
+key()
+{
+	echo "$TOOLS $*" | sha256sum | cut -c 1-32
+}
+
+seen()
+{
+	[[ -f $WORK/passed/$1 ]]
+}
+
+remember()
+{
+	: > "$WORK/passed/$1"
+}
+
+# A warning is the same warning after its line has moved.
+normalize()
+{
+	sed -E 's/:[0-9]+(:[0-9]+)?:/:/; s/:[0-9]+(-[0-9]+)?: /: /g; s/\(see line [0-9]+\)//;
+		s/ on line [0-9]+/ on line/; s/line [0-9]+/line/g; s,^(\.\./)+,,' | LC_ALL=C sort
+}
+
+# added BASE_LOG LOG: lines of LOG that are not in BASE_LOG, as often as there
+added()
+{
+	comm -13 <(normalize < "$1") <(normalize < "$2")
+}
+
+#
+# checkpatch
+#
+if wanted checkpatch; then
+	checkout "$tip"
+	n=0
+	for commit in "${commits[@]}"; do
+		n=$((n + 1))
+		log=$LOGS/checkpatch-$(number $n).log
+		status=0
+		git -C "$SRC" format-patch -1 --stdout "$commit" > "$WORK/patch"
+		(cd "$SRC" && ./scripts/checkpatch.pl --strict --no-summary --show-types \
+			--ignore "$CHECKPATCH_IGNORE" "$WORK/patch") > "$log" 2>&1 || status=1
+		if grep -Eq '^(ERROR|WARNING|CHECK)' "$log"; then
+			status=1
+		fi
+		result $status "checkpatch: $(number $n) $(title "$commit")" "$log"
+	done
+fi
+
+#
+# kernel-doc
+#
+if wanted kernel-doc; then
+	: > "$WORK/doc.base"
+	: > "$WORK/doc.tip"
+	docs=()
+	for file in "${changed[@]}"; do
+		case $file in
+		drivers/*.[ch]|include/*.h)
+			docs+=("$file")
+		esac
+	done
+	for which in base tip; do
+		checkout "${!which}"
+		for file in "${docs[@]}"; do
+			[[ -f $SRC/$file ]] || continue
+			(cd "$SRC" && ./scripts/kernel-doc -none "$file") >> "$WORK/doc.$which" 2>&1 || :
+		done
+	done
+	added "$WORK/doc.base" "$WORK/doc.tip" > "$LOGS/kernel-doc.log"
+	status=0
+	[[ ! -s $LOGS/kernel-doc.log ]] || status=1
+	result $status "kernel-doc: ${#docs[@]} changed files, no new warning" "$LOGS/kernel-doc.log"
+fi
+
+#
+# Builds
+#
+# setup ARCH: how make is called for it, and the config its builds have in common
+setup()
+{
+	OBJ=$WORK/obj-$1
+	case $1 in
+	x86-64)
+		make_args=(ARCH=x86_64)
+		compiler=gcc
+		symbols="64BIT SMP MODULES EVENTFD HIGH_RES_TIMERS PCI PCI_MSI ACPI EXPERT MMU_NOTIFIER IOMMU_SUPPORT INTEL_IOMMU
+			AMD_IOMMU TRANSPARENT_HUGEPAGE MEMFD_CREATE SHMEM VFIO VFIO_PCI
+			VFIO_PCI_VGA VFIO_PCI_IGD VFIO_NOIOMMU VFIO_MDEV VFIO_MDEV_DEVICE PROC_FS SYSFS
+			DEBUG_KERNEL PROVE_LOCKING"
+		required="VFIO VFIO_PCI VFIO_PCI_IGD VFIO_MDEV VFIO_IOMMU_TYPE1 INTEL_IOMMU"
+		;;
+	arm64)
+		make_args=(ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-)
+		compiler=aarch64-linux-gnu-gcc
+		symbols="SMP MODULES EVENTFD PCI PCI_MSI EXPERT OF ACPI ARCH_LAYERSCAPE IOMMU_SUPPORT ARM_SMMU_V3 ARM_AMBA
+			ARCH_VEXPRESS FSL_MC_BUS VFIO VFIO_PCI VFIO_PLATFORM VFIO_AMBA VFIO_FSL_MC
+			VFIO_PLATFORM_CALXEDAXGMAC_RESET VFIO_PLATFORM_AMDXGBE_RESET"
+		required="VFIO VFIO_PLATFORM VFIO_AMBA VFIO_FSL_MC VFIO_IOMMU_TYPE1 ARM_SMMU_V3"
+		;;
+	esac
+	use_ccache
+	if [[ $CC == ccache* ]]; then
+		compiler="ccache $compiler"
+	fi
+}
+
+kmake()
+{
+	make -j"$JOBS" -C "$SRC" O="$OBJ" "${make_args[@]}" CC="$compiler" LOCALVERSION= \
+		KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970' \
+		KBUILD_BUILD_USER=lab KBUILD_BUILD_HOST=lab "$@"
+}
+
+# configure [SYMBOL...]: tinyconfig and the symbols above, modular if they can be
+configure()
+{
+	local symbol
+
+	mkdir -p "$OBJ"
+	kmake tinyconfig || return 1
+	for symbol in $symbols "$@"; do
+		echo "CONFIG_$symbol=y"
+	done > "$OBJ/check.config"
+	# VFIO as modules, whatever is a tristate of it
+	sed -Ei 's/^(CONFIG_(VFIO|VFIO_PCI|VFIO_PLATFORM|VFIO_AMBA|VFIO_FSL_MC|VFIO_MDEV|VFIO_MDEV_DEVICE)|CONFIG_VFIO_PLATFORM_.*)=y/\1=m/' \
+		"$OBJ/check.config"
+	cat "$OBJ/check.config" >> "$OBJ/.config"
+	kmake olddefconfig || return 1
+	for symbol in $required "$@"; do
+		if ! grep -Eq "^CONFIG_$symbol=[ym]" "$OBJ/.config"; then
+			echo "error: CONFIG_$symbol cannot be enabled"
+			return 1
+		fi
+	done
+}
+
+prepare()
+{
+	configure "$@" && kmake modules_prepare
+}
+
+# Every symbol a vfio module wants of another one is exported there.
+check_symbols()
+{
+	local modules exported wanted missing
+
+	mapfile -t modules < <(find "$OBJ/drivers/vfio" -name modules.order -exec cat {} + |
+		sed 's/^kernel\///; s/\.k\?o$/.o/' | sort -u)
+	((${#modules[@]})) || { echo "error: no modules built"; return 1; }
+	exported=$(cd "$OBJ" && nm "${modules[@]}" 2>/dev/null |
+		sed -n 's/.* __ksymtab_\(vfio.*\|mdev.*\)$/\1/p' | sort -u)
+	wanted=$(cd "$OBJ" && nm -u "${modules[@]}" 2>/dev/null |
+		sed -n 's/^ *U \(vfio.*\|mdev.*\)$/\1/p' | sort -u)
+	missing=$(comm -13 <(echo "$exported") <(echo "$wanted"))
+	if [[ -n $missing ]]; then
+		echo "error: not exported by any vfio module: ${missing//$'\n'/ }"
+		return 1
+	fi
+}
+
+build()
+{
+	kmake W=1 KBUILD_MODULES=1 drivers/vfio/ && check_symbols
+}
+
+# The compiler's warnings, each with no line number
+warnings()
+{
+	grep -E ': (warning|error): |^error: ' "$1" || :
+}
+
+# build_base ARCH: its warnings are the measure for everything that follows
+build_base()
+{
+	local arch=$1 stamp
+
+	BASE_LOG=$WORK/base-$arch.log
+	stamp=$(key "base $arch" "$(git -C "$SRC" rev-parse "$base^{tree}")")
+	checkout "$base"
+	if [[ -f $BASE_LOG && -f $OBJ/stamp && $(< "$OBJ/stamp") == "$stamp" ]]; then
+		progress "checks, $arch: preparing the base again" "$LOGS/check-prepare-$arch.log" prepare ||
+			die "the base cannot be prepared: $(reason "$LOGS/check-prepare-$arch.log")"
+		return
+	fi
+	rm -rf "$OBJ"
+	progress "checks, $arch: preparing the base" "$LOGS/check-prepare-$arch.log" prepare ||
+		die "the base cannot be prepared: $(reason "$LOGS/check-prepare-$arch.log")"
+	progress "checks, $arch: building the base" "$BASE_LOG.new" build ||
+		die "the base does not build: $(reason "$BASE_LOG.new")"
+	mv "$BASE_LOG.new" "$BASE_LOG"
+	echo "$stamp" > "$OBJ/stamp"
+}
+
+# configuration COMMIT [SYMBOL...]: what tells its configuration from another one
+configuration()
+{
+	git -C "$SRC" ls-tree -r "$1" drivers/vfio | grep Kconfig
+	echo "${@:2}"
+}
+
+# build_commit ARCH COMMIT DESCRIPTION LOG [SYMBOL...]
+build_commit()
+{
+	local arch=$1 commit=$2 what=$3 log=$4 stamp config status=0
+
+	shift 4
+	stamp=$(key "build $arch $*" "$(git -C "$SRC" rev-parse "$commit^{tree}")")
+	if seen "$stamp"; then
+		result 0 "$what"
+		return
+	fi
+	if [[ -z $configured ]]; then
+		build_base "$arch"
+		configured=$(configuration "$base")
+	fi
+	checkout "$commit"
+	# A patch may add a symbol.  All other preparation is part of the build.
+	config=$(configuration "$commit" "$@")
+	if [[ $config != "$configured" ]] &&
+	   ! progress "checks, $arch: configuring $(git -C "$SRC" show -s --format=%f "$commit")" \
+		"$log" prepare "$@"; then
+		status=1
+	elif ! progress "checks, $arch: building $(git -C "$SRC" show -s --format=%f "$commit")" \
+		"$log" build; then
+		status=1
+	else
+		added <(warnings "$BASE_LOG") <(warnings "$log") > "$log.new"
+		if [[ -s $log.new ]]; then
+			status=1
+			mv "$log.new" "$log"
+		else
+			rm -f "$log.new"
+		fi
+	fi
+	if ((status)); then
+		configured=
+		warnings "$log" > "$log.why"
+		[[ -s $log.why ]] || tail -n 20 "$log" > "$log.why"
+		# Objects of a build that failed would hide its warnings from the next.
+		rm -rf "$OBJ/drivers/vfio"
+		result 1 "$what" "$log.why"
+		rm -f "$log.why"
+	else
+		configured=$config
+		remember "$stamp"
+		result 0 "$what"
+	fi
+}
+
+# Whether the patch has anything to do with code that a build could break
+touches()
+{
+	git -C "$SRC" diff-tree -r --no-commit-id --name-only "$1" | grep -Eq "$2"
+}
+
+new_symbols()
+{
+	git -C "$SRC" diff "$base" "$tip" -- drivers/vfio |
+		sed -n 's/^+\(menu\)\?config[ \t]\+\(VFIO[A-Z0-9_]*\).*/\2/p'
+}
+
+for arch in x86-64 arm64; do
+	wanted "$arch" || continue
+	setup "$arch"
+	configured=
+	case $arch in
+	x86-64)
+		paths='^(drivers|include|mm|fs|kernel|arch|lib|scripts)/'
+		;;
+	arm64)
+		paths='^(drivers/vfio/(platform|fsl-mc)/|drivers/vfio/(vfio\.c|Kconfig|Makefile)|include/)'
+		;;
+	esac
+	n=0
+	for commit in "${commits[@]}"; do
+		n=$((n + 1))
+		if [[ $commit == "$tip" ]] || touches "$commit" "$paths"; then
+			build_commit "$arch" "$commit" "build $arch: $(number $n) $(title "$commit")" \
+				"$LOGS/build-$arch-$(number $n).log"
+		fi
+	done
+	for symbol in $(new_symbols); do
+		build_commit "$arch" "$tip" "build $arch: all, with CONFIG_$symbol" \
+			"$LOGS/build-$arch-$symbol.log" "$symbol"
+	done
+done
+
+#
+# sparse and coccicheck, of the whole series
+#
+vfio_tree()
+{
+	echo "$(git -C "$SRC" rev-parse "$1:drivers/vfio") $(git -C "$SRC" rev-parse "$1:include")"
+}
+
+run_sparse()
+{
+	prepare && kmake C=2 CHECK=sparse KBUILD_MODULES=1 drivers/vfio/
+}
+
+if wanted sparse; then
+	for arch in x86-64 arm64; do
+		[[ $arch == x86-64 ]] || wanted arm64 || continue
+		setup "$arch"
+		stamp=$(key "sparse $arch" "$(vfio_tree "$base")" "$(vfio_tree "$tip")")
+		log=$LOGS/sparse-$arch.log
+		status=0
+		if ! seen "$stamp"; then
+			rm -f "$log"
+			for which in base tip; do
+				checkout "${!which}"
+				progress "checks, sparse: $arch, $which" "$WORK/sparse.$which" run_sparse || {
+					reason "$WORK/sparse.$which" > "$log"
+					status=1
+					break
+				}
+			done
+			if ((!status)); then
+				added <(warnings "$WORK/sparse.base") <(warnings "$WORK/sparse.tip") > "$log"
+				[[ ! -s $log ]] || status=1
+			fi
+			((status)) || remember "$stamp"
+		fi
+		result $status "sparse: $arch, no new warning in drivers/vfio" "$log"
+	done
+fi
+
+run_coccicheck()
+{
+	local file objects=()
+
+	prepare || return 1
+	for file in "${changed[@]}"; do
+		if [[ $file == drivers/*.c && -f $SRC/$file && -f $OBJ/${file%.c}.o ]]; then
+			rm -f "$OBJ/${file%.c}.o"
+			objects+=("${file%.c}.o")
+		fi
+	done
+	# One process a file, each with the checker's own idea of parallelism off
+	kmake C=1 CHECK=scripts/coccicheck MODE=report J=1 KBUILD_MODULES=1 "${objects[@]}"
+}
+reports()
+{
+	grep -E '^[^ ]+\.[ch]:[0-9]+' "$1" | sed "s,$SRC/,," || :
+}
+
+if wanted coccicheck; then
+	setup x86-64
+	stamp=$(key coccicheck "$(vfio_tree "$base")" "$(vfio_tree "$tip")")
+	log=$LOGS/coccicheck.log
+	status=0
+	if ! seen "$stamp"; then
+		rm -f "$log"
+		for which in base tip; do
+			checkout "${!which}"
+			progress "checks, coccicheck: $which" "$WORK/cocci.$which" run_coccicheck || {
+				reason "$WORK/cocci.$which" > "$log"
+				status=1
+				break
+			}
+		done
+		if ((!status)); then
+			added <(reports "$WORK/cocci.base") <(reports "$WORK/cocci.tip") > "$log"
+			[[ ! -s $log ]] || status=1
+		fi
+		((status)) || remember "$stamp"
+	fi
+	result $status "coccicheck: no new report in the changed files" "$log"
+fi
+
+echo "1..$count"
+echo "$passed passed, $failed failed, 0 skipped"
+exit $((failed > 0))

@@ -137,8 +137,6 @@ holds devmem.pml "design: two containers, shared and reopened device, unbind, un
 	-DNI=2 -DNS=1
 holds devmem.pml "design: old and new tracking object of one device at a time" \
 	-DNI=1 -DNS=2
-holds devmem.pml "design: three of them" \
-	-DNI=1 -DNS=3
 breaks devmem.pml "unregistering under iommu->lock (the RFC's order) deadlocks" \
 	"$deadlock" "srcu_reader iommu_lock[0]" -DRFC_ORDER -DNI=1 -DNS=1
 breaks devmem.pml "unregistering from inside the callback deadlocks" \

@@ -200,6 +200,8 @@ add_device()
 		    -device "$1,bus=rp$port")
 }
 
+# Devices behind a root port are reset by resetting its bus, which takes a second
+# or two.  Those on the root bus have no reset, and the network card a quick one.
 add_default_devices()
 {
 	add_device "edu,dma_mask=0xffffffffffffffff"
@@ -211,6 +213,11 @@ add_default_devices()
 	add_device "ivshmem-plain,memdev=shm1,master=on"
 	add_device "ivshmem-plain,memdev=shm2,master=on"
 	add_device "pci-testdev,membar=2M"
+	add_device "e1000e,romfile="
+
+	add_device "edu,dma_mask=0xffffffffffffffff,bus=pcie.0,addr=0x10"
+	add_device "bochs-display,vgamem=16M,bus=pcie.0,addr=0x11"
+	add_device "bochs-display,vgamem=16M,bus=pcie.0,addr=0x12"
 }
 
 show_log()
@@ -303,9 +310,11 @@ wait "$child"
 qemu_status=$?
 child=
 
-grep -v 'terminating on signal' "$tmp/qemu.err" >&2
 status=$(tr -d '\r' < "$log" | sed -n 's/^.*vmtest: status \([0-9][0-9]*\)$/\1/p' | tail -n 1)
 splat=$(tr -d '\r' < "$log" | grep -nE "$SPLAT_PATTERN" | grep -vE "$NOT_SPLAT" | head -n 20)
+
+# QEMU tells of every DMA the IOMMU refused; that is for the log.
+sed 's/^/qemu: /' "$tmp/qemu.err" >> "$log"
 
 if [[ -n $splat ]]; then
 	show_log "the guest's kernel complained:"
@@ -325,7 +334,7 @@ if ((qemu_status == 124 || qemu_status == 137)) && [[ -z $status ]]; then
 fi
 
 if [[ -z $status ]]; then
-	show_log "QEMU ended (status $qemu_status) before the program did; the guest's last words:"
+	show_log "QEMU ended (status $qemu_status) before the program did; the last words:"
 	tail -n 25 "$log" >&2
 	exit $EXIT_QEMU
 fi

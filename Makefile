@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# make run		build, boot and measure stock and patched, and print the table
+# make test		everything that says whether the series is right
+# make compose		a git tree with a commit a patch, to build and to edit
+# make writeback	the edited commits back to series/ and linux/
+# make series		the whole series as one folder for git am
+#
+# BASE=5.10		which kernel: a folder in series/
+# KERNEL_SRC=PATH	a tree or tarball of it instead of Debian's
+# CACHE=PATH		where sources and compiled objects are kept
+# ONLY="WORD..."	make test: only these stages, tests or groups of lab/tests.list
+# FORCE=1		make compose: drop edits that were not written back
+# REFRESH=1		look for a newer package of the source
+
+BASE ?= $(shell ls series | sort -V | head -n 1)
+export KERNEL_SRC CACHE ONLY FORCE REFRESH FLAVOR JOBS
+
+# An empty variable is one that is not set.
+unexport $(foreach v,KERNEL_SRC CACHE ONLY FORCE REFRESH FLAVOR JOBS,$(if $($v),,$v))
+
+.PHONY: help run test deps fetch compose writeback series stock patched build \
+	selftests check spin proof clean distclean
+.NOTPARALLEL:
+
+help:
+	@awk 'NR > 2 { if (!/^#/) exit; sub(/^# ?/, ""); print }' Makefile
+
+run:
+	@lab/run.sh '$(BASE)'
+
+test:
+	@lab/test.sh '$(BASE)'
+
+deps:
+	@lab/deps.sh test
+
+fetch:
+	@lab/fetch.sh '$(BASE)'
+
+compose:
+	@lab/compose.sh '$(BASE)'
+
+writeback:
+	@lab/writeback.sh '$(BASE)'
+
+series:
+	@lab/series.sh '$(BASE)'
+
+stock patched:
+	@lab/build.sh '$(BASE)' $@
+
+build: stock patched selftests
+
+selftests:
+	@lab/selftests.sh '$(BASE)'
+
+check:
+	@lab/check.sh '$(BASE)'
+
+spin:
+	@lab/spin.sh
+
+proof:
+	@lab/proof.sh '$(BASE)'
+
+# What this checkout made; distclean also what all checkouts share.
+clean:
+	rm -rf build
+
+distclean: clean
+	rm -rf "$${CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/vfio-devmem}"

@@ -1,0 +1,47 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Usage: deps.sh [run|test]
+#
+# Make sure that the packages in lab/packages are installed: those to build and run
+# the kernels, or also those to test the series.  As root they are installed;
+# anybody else is told the command.
+
+. "$(dirname "$0")/lib.sh"
+
+case ${1:-test} in
+run)	kinds=run ;;
+test)	kinds='run|test' ;;
+*)	die "usage: deps.sh [run|test]" ;;
+esac
+
+mapfile -t wanted < <(awk -v kinds="^($kinds)\$" '$1 ~ kinds { print $2 }' "$TOP/lab/packages")
+
+missing()
+{
+	comm -23 <(printf '%s\n' "${wanted[@]}" | sort) \
+		<(dpkg-query -W -f '${db:Status-Status} ${Package}\n' 2>/dev/null |
+			sed -n 's/^installed //p' | sort -u)
+}
+
+install_packages()
+{
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 update || :
+	apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
+		install --no-install-recommends "${need[@]}"
+}
+
+command -v dpkg-query >/dev/null ||
+	die "this is not Debian; install by hand what corresponds to: ${wanted[*]}"
+mapfile -t need < <(missing)
+((${#need[@]})) || exit 0
+if [[ $(id -u) != 0 ]]; then
+	die "packages are missing; run this as root: apt-get install --no-install-recommends ${need[*]}"
+fi
+log=$BUILD/deps.log
+writable "$BUILD" || die "cannot write to $BUILD; set BUILD= to a folder that can be written"
+if ! progress "installing ${#need[@]} packages" "$log" install_packages; then
+	why=$(grep -E '^[EW]:' "$log" | head -n 1) || why="see $log"
+	die "cannot install ${need[*]}: $why"
+fi

@@ -1,0 +1,76 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Usage: test.sh BASE
+#
+# Everything that says whether the series is right: the lab's own tests, the models,
+# static checks, and the selftests in guests on the patched debug kernel.  A stage that
+# fails does not keep the next one from running.  ONLY="WORD..." selects: lab, spin,
+# static, or names and groups of lab/tests.list.
+
+. "$(dirname "$0")/lib.sh"
+load_base "${1:-}"
+read -ra only <<< "${ONLY:-}"
+
+passed=0 failed=0 skipped=0
+
+wanted()
+{
+	[[ ${#only[@]} == 0 || " ${only[*]} " == *" $1 "* ]]
+}
+
+# stage NAME COMMAND...: its output as it comes, its last line added to the sum.
+stage()
+{
+	local name=$1 status=0 sum start=$SECONDS out=$LOGS/stage-$1.out
+
+	shift
+	echo "# $name"
+	set -m
+	"$@" > >(tee "$out") < /dev/null &
+	running=$!
+	set +m
+	wait "$running" || status=$?
+	running=
+	sleep 0.2
+	sum=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$out" | tail -n 1) || sum=
+	if [[ -z $sum ]]; then
+		echo "not ok - $name: ended with status $status and no result"
+		failed=$((failed + 1))
+	elif [[ $sum =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+) ]]; then
+		passed=$((passed + BASH_REMATCH[1]))
+		failed=$((failed + BASH_REMATCH[2]))
+		skipped=$((skipped + BASH_REMATCH[3]))
+		if ((status && BASH_REMATCH[2] == 0)); then
+			echo "not ok - $name: nothing failed, but it ended with status $status"
+			failed=$((failed + 1))
+		fi
+	fi
+	echo "# $name: $((SECONDS - start)) s"
+}
+
+"$TOP/lab/deps.sh" test
+"$TOP/lab/build.sh" "$BASE" stock >/dev/null
+"$TOP/lab/build.sh" "$BASE" patched >/dev/null
+programs=$("$TOP/lab/selftests.sh" "$BASE")
+
+if wanted lab; then
+	stage lab "$TOP/lab/selftest.sh" "$BASE"
+fi
+if wanted spin && [[ -x $TOP/lab/spin.sh ]]; then
+	stage spin "$TOP/lab/spin.sh"
+fi
+if wanted static && [[ -x $TOP/lab/check.sh ]]; then
+	stage static "$TOP/lab/check.sh" "$BASE"
+fi
+
+guests=()
+for word in ${only[@]+"${only[@]}"}; do
+	[[ $word == lab || $word == spin || $word == static ]] || guests+=("$word")
+done
+if [[ ${#only[@]} == 0 || ${#guests[@]} != 0 ]]; then
+	stage guests "$TOP/lab/vmtests.sh" "$BASE" "$OUT/patched" "$programs" ${guests[@]+"${guests[@]}"}
+fi
+
+echo "$passed passed, $failed failed, $skipped skipped"
+((failed == 0))

@@ -1,0 +1,149 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Usage: vmtests.sh BASE KERNEL_DIR PROGRAM_DIR [NAME]...
+#
+# Run the tests of lab/tests.list (those with one of the names or groups, or all) on
+# a kernel, as many guests at a time as there are processors, and print a line a test
+# and their sum.  What a guest printed stays in build/BASE/logs.
+
+. "$(dirname "$0")/lib.sh"
+load_base "${1:-}"
+[[ $# -ge 3 ]] || die "usage: vmtests.sh BASE KERNEL_DIR PROGRAM_DIR [NAME]..."
+kernel=$(absolute "$2")
+programs=$(absolute "$3")
+shift 3
+only=("$@")
+label=${kernel##*/}
+
+trim()
+{
+	sed 's/^[[:space:]]*//; s/[[:space:]]*$//' <<< "$1"
+}
+
+selected()
+{
+	local word
+
+	((${#only[@]})) || return 0
+	for word in "${only[@]}"; do
+		[[ " $1 " != *" $word "* ]] || return 0
+	done
+	return 1
+}
+
+# Sum up one guest's KTAP, given the status that vmtest.sh ended with.
+sum()
+{
+	tr -d '\r' < "$1" | awk -v test="$2" -v status="$3" '
+		function result(word, text)
+		{
+			printf "%s - %s: %s\n", word, test, text
+			count[word]++
+		}
+		/^1\.\.[0-9]+/ && !planned { planned = substr($1, 4) + 0; has_plan = 1 }
+		/^(not )?ok [0-9]+/ {
+			word = $1 == "not" ? "not ok" : "ok"
+			skip = tolower($0) ~ /# *skip/
+			sub(/^(not )?ok [0-9]+ *-? */, "")
+			seen++
+			if (skip)
+				result("skip", $0)
+			else
+				result(word, $0)
+		}
+		END {
+			why[124] = "the guest did not end in time"
+			why[125] = "the kernel complained"
+			why[126] = "the guest died"
+			why[127] = "the guest could not be started"
+			if (status in why)
+				result("not ok", why[status])
+			else if (!seen && !has_plan)
+				result(status == 0 ? "ok" : status == 4 ? "skip" : "not ok", "status " status)
+			else if (seen < planned && count["not ok"] == 0)
+				result("not ok", "only " seen " of " planned " tests were run")
+			else if (status != 0 && status != 4 && count["not ok"] == 0)
+				result("not ok", "all tests passed, but the status is " status)
+			printf "sum %d %d %d\n", count["ok"], count["not ok"], count["skip"]
+		}'
+}
+
+run_one()
+{
+	local name=$1 cpus=$2 seconds=$3 options=$4 command=$5 status=0 out=$LOGS/vm-$label-$1
+
+	# shellcheck disable=SC2086	# words on purpose
+	set -- $command
+	# shellcheck disable=SC2086
+	"$VMTEST" -c "$cpus" -m 2048 -t "$seconds" -l "$out.log" $options "$kernel" -- \
+		"$programs/$1" "${@:2}" > "$out.out" 2> "$out.err" < /dev/null || status=$?
+	sum "$out.out" "$name" "$status" > "$out.sum"
+	echo "$status" > "$out.status"
+}
+
+report()
+{
+	local name=$1 out=$LOGS/vm-$label-$1 p=0 f=1 s=0
+
+	if [[ ! -f $out.sum ]]; then
+		echo "not ok - $name: no result"
+	else
+		grep -v '^sum ' "$out.sum" || :
+		read -r _ p f s < <(grep '^sum ' "$out.sum")
+	fi
+	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+	if ((f)); then
+		echo "# the guest printed (all of it: $out.out, console: $out.log):"
+		grep -vE '^ok |^#  *(RUN|OK) ' "$out.out" | tail -n 30 | sed 's/^/#   /' || :
+		sed 's/^/#   /' "$out.err" | head -n 60
+	fi
+}
+
+passed=0 failed=0 skipped=0
+declare -A pids=()
+
+stop_all()
+{
+	local pid
+
+	for pid in "${!pids[@]}"; do
+		kill -TERM -- "-$pid" 2>/dev/null || :
+	done
+	wait
+}
+trap 'stop_all; cleanup' EXIT
+
+reap()
+{
+	local pid status=0
+
+	wait -n -p pid "${!pids[@]}" || status=$?
+	if [[ -n ${pid:-} ]]; then
+		say "${pids[$pid]} on $label: ended"
+		report "${pids[$pid]}"
+		unset "pids[$pid]"
+	fi
+}
+
+while IFS='|' read -r name groups cpus seconds options command; do
+	name=$(trim "$name")
+	[[ -n $name && $name != '#'* ]] || continue
+	selected "$name $(trim "$groups")" || continue
+	rm -f "$LOGS/vm-$label-$name".*
+	while ((${#pids[@]} >= JOBS)); do
+		reap
+	done
+	say "$name on $label: at most $(trim "$seconds") s"
+	set -m
+	run_one "$name" "$(trim "$cpus")" "$(trim "$seconds")" "$options" "$command" &
+	pids[$!]=$name
+	set +m
+done < "$TOP/lab/tests.list"
+while ((${#pids[@]})); do
+	reap
+done
+
+((passed + failed + skipped)) || die "no test is called '${only[*]}'; see lab/tests.list"
+echo "$passed passed, $failed failed, $skipped skipped"
+((failed == 0))

@@ -66,7 +66,7 @@ proof:
 
 # What this checkout made; distclean also what all checkouts share.
 clean:
-	rm -rf build
+	@lab/clean.sh
 
 distclean: clean
 	rm -rf "$${CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/vfio-devmem}"

@@ -113,21 +113,6 @@ inputs()
 	} | sha256sum | cut -d ' ' -f 1
 }
 
-# A new tree gets the objects of the stock build, made newer than its files and told
-# where they are now, so that building it compiles what the series touches, no more.
-adopt_objects()
-{
-	local obj=$new/obj-$FLAVOR
-
-	[[ -f $base/obj-$FLAVOR/.complete ]] || return 0
-	cp -a --reflink=auto "$base/obj-$FLAVOR" "$obj" || return 1
-	rm -f "$obj/.complete" || return 1
-	touch "$obj/.config" || return 1
-	grep -rlIZ --include='.*.cmd' --include='*.d' -F "$base/" "$obj" |
-		xargs -0 -r sed -i "s|$base/|$TREE/|g" || return 1
-	find "$obj" -type f -print0 | xargs -0 -r touch -r "$obj/.config"
-}
-
 clone_tree()
 {
 	rm -rf "$TREE" "$new" || return 1
@@ -136,7 +121,7 @@ clone_tree()
 	git -C "$new" config gc.auto 0 || return 1
 	echo '/obj-*/' >> "$new/.git/info/exclude" || return 1
 	git -C "$new" checkout -q -B series base || return 1
-	adopt_objects || return 1
+	adopt_objects "$base" "$new" "$TREE" || return 1
 	mv -T "$new" "$TREE"
 }
 
@@ -145,12 +130,6 @@ switch()
 {
 	git -C "$TREE" checkout -q -f -B series "$(cat "$state/next")"
 	mv "$state/next" "$state/commit"
-}
-
-edited()
-{
-	[[ $(git -C "$TREE" rev-parse HEAD) != "$(cat "$state/commit")" ||
-	   -n $(git -C "$TREE" status --porcelain --untracked-files=no | head -n 1) ]]
 }
 
 base=$("$TOP/lab/fetch.sh" "$BASE")
@@ -168,7 +147,7 @@ if [[ -d $TREE && ! -f $state/base ]]; then
 	say "$TREE is incomplete; making it anew"
 	rm -rf "$TREE"
 fi
-if [[ -d $TREE ]] && edited; then
+if [[ -d $TREE ]] && edited "$TREE"; then
 	[[ -n ${FORCE:-} ]] || {
 		say "$TREE has edits of its own and is used as it is (make writeback saves them, FORCE=1 drops them)"
 		echo "$TREE"

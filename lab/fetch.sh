@@ -17,10 +17,12 @@ readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 # The addresses apt is configured with, in either of its formats.
 apt_uris()
 {
+	local apt_etc=${APT_ETC:-/etc/apt}
+
 	{
-		cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
+		cat "$apt_etc/sources.list" "$apt_etc/sources.list.d"/*.list 2>/dev/null |
 			sed -nE 's/^[[:space:]]*deb(-src)?[[:space:]]+(\[[^]]*\][[:space:]]+)?([^[:space:]]+).*/\3/p'
-		cat /etc/apt/sources.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
+		cat "$apt_etc/sources.list" "$apt_etc/sources.list.d"/*.sources 2>/dev/null |
 			sed -nE 's/^[Uu][Rr][Ii][Ss]:[[:space:]]*(.*)/\1/p' | tr -s ' \t' '\n'
 	} | sed 's,/*$,,' | awk 'NF && !seen[$0]++'
 }

@@ -189,3 +189,26 @@ git_identity()
 	git config user.email >/dev/null 2>&1 ||
 		export GIT_AUTHOR_EMAIL=lab@localhost GIT_COMMITTER_EMAIL=lab@localhost
 }
+
+# A composed tree that is not as compose.sh left it.
+edited()
+{
+	[[ $(git -C "$1" rev-parse HEAD) != "$(cat "$1/.git/lab/commit")" ||
+	   -n $(git -C "$1" status --porcelain --untracked-files=no | head -n 1) ]]
+}
+
+# adopt_objects FROM TO PLACE: give the tree TO, which will be moved to PLACE, the
+# objects of the build in FROM, made newer than its files and told where they are, so
+# that building it compiles what differs from FROM, no more.
+adopt_objects()
+{
+	local from=$1 obj=$2/obj-$FLAVOR place=$3
+
+	[[ -f $from/obj-$FLAVOR/.complete ]] || return 0
+	cp -a --reflink=auto "$from/obj-$FLAVOR" "$obj" || return 1
+	rm -f "$obj/.complete" || return 1
+	touch "$obj/.config" || return 1
+	grep -rlIZ --include='.*.cmd' --include='*.d' -F "$from/" "$obj" |
+		xargs -0 -r sed -i "s|$from/|$place/|g" || return 1
+	find "$obj" -type f -print0 | xargs -0 -r touch -r "$obj/.config"
+}

@@ -4,7 +4,8 @@
 # Usage: selftests.sh BASE
 #
 # Build the series' selftests against the patched tree's headers, statically, into
-# build/BASE/selftests, and print that path.
+# build/BASE/selftests, and print that path; and the modules that the selftests bring
+# along, for each kernel that is built, into modules-VARIANT there.
 
 . "$(dirname "$0")/lib.sh"
 load_base "${1:-}"
@@ -19,6 +20,46 @@ compile()
 	touch "$dir/.complete"
 }
 
+# The source is copied: kbuild writes beside it.
+compile_modules()
+{
+	local src=$1 variant=$2 to=$dir/modules-$2 makefile name
+
+	rm -rf "$to" "$to.new"
+	mkdir -p "$to.new" || return 1
+	for makefile in "$tree/$SELFTESTS"/*/Makefile; do
+		grep -qs '^obj-m' "$makefile" || continue
+		name=$(basename "$(dirname "$makefile")")
+		rm -rf "${dir:?}/kbuild-$variant"
+		mkdir -p "$dir/kbuild-$variant" || return 1
+		cp "$(dirname "$makefile")"/* "$dir/kbuild-$variant/" || return 1
+		kernel_make "$src" M="$dir/kbuild-$variant" modules || return 1
+		cp "$dir/kbuild-$variant"/*.ko "$to.new/" || return 1
+		echo "$name is built for $variant"
+	done
+	mv "$to.new" "$to"
+}
+
+# Modules fit the kernel they were built for and no other.
+modules()
+{
+	local src=$1 variant=$2 log=$LOGS/selftests-modules-$2.log key
+
+	[[ -f $OUT/$variant/bzImage && -f $src/obj-$FLAVOR/Module.symvers ]] || return 0
+	key=$({
+		find "$tree/$SELFTESTS" -mindepth 2 -type f -print0 | sort -z | xargs -0 -r cat
+		cat "$OUT/$variant/modules"/*.ko "$OUT/$variant/bzImage"
+	} | sha256sum)
+	[[ ! -d $dir/modules-$variant || $(cat "$dir/modules-$variant.key" 2>/dev/null) != "$key" ]] || return 0
+	rm -f "$dir/modules-$variant.key"
+	lock "$src/.git/lab-build.lock"
+	progress "building the selftests' modules for $variant" "$log" compile_modules "$src" "$variant" || {
+		reason "$log" >&2
+		die "the selftests' modules do not build for $variant; see $log"
+	}
+	echo "$key" > "$dir/modules-$variant.key"
+}
+
 tree=$("$TOP/lab/compose.sh" "$BASE")
 dir=$OUT/selftests
 [[ -f $tree/$SELFTESTS/Makefile ]] ||
@@ -26,14 +67,14 @@ dir=$OUT/selftests
 use_ccache
 lock "$OUT/.lock-selftests"
 mkdir -p "$dir"
-if [[ -f $dir/.complete && -z $(find "$tree/$SELFTESTS" "$tree/include/uapi/linux/vfio.h" \
+if [[ ! -f $dir/.complete || -n $(find "$tree/$SELFTESTS" "$tree/include/uapi/linux/vfio.h" \
 	-newer "$dir/.complete" -print -quit) ]]; then
-	echo "$dir"
-	exit 0
+	rm -f "$dir/.complete"
+	progress "building the selftests" "$LOGS/selftests.log" compile || {
+		reason "$LOGS/selftests.log" >&2
+		die "the selftests do not build; see $LOGS/selftests.log"
+	}
 fi
-rm -f "$dir/.complete"
-progress "building the selftests" "$LOGS/selftests.log" compile || {
-	reason "$LOGS/selftests.log" >&2
-	die "the selftests do not build; see $LOGS/selftests.log"
-}
+modules "$("$TOP/lab/fetch.sh" "$BASE")" stock
+modules "$tree" patched
 echo "$dir"

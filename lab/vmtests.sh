@@ -41,6 +41,8 @@ sum()
 			printf "%s - %s: %s\n", word, test, text
 			count[word]++
 		}
+		/^# *RUN / { current = $3; next }
+		/^# *(OK|FAIL) / { current = "" }
 		/^1\.\.[0-9]+/ && !planned { planned = substr($1, 4) + 0; has_plan = 1 }
 		/^(not )?ok [0-9]+/ {
 			word = $1 == "not" ? "not ok" : "ok"
@@ -58,7 +60,7 @@ sum()
 			why[126] = "the guest died"
 			why[127] = "the guest could not be started"
 			if (status in why)
-				result("not ok", why[status])
+				result("not ok", (current ? current " (" : "(") why[status] ")")
 			else if (!seen && !has_plan)
 				result(status == 0 ? "ok" : status == 4 ? "skip" : "not ok", "status " status)
 			else if (seen < planned && count["not ok"] == 0)
@@ -71,7 +73,7 @@ sum()
 
 run_one()
 {
-	local name=$1 cpus=$2 seconds=$3 options=$4 command=$5 status=0 out=$LOGS/vm-$label-$1
+	local name=$1 cpus=$2 seconds=$3 options=${4//@MODULES@/$programs/modules-$label} command=$5 status=0 out=$LOGS/vm-$label-$1
 
 	# shellcheck disable=SC2086	# words on purpose
 	set -- $command

@@ -270,6 +270,7 @@ if ((kvm)); then
 fi
 
 cmdline="console=ttyS0,115200 printk.devkmsg=on loglevel=7 panic=-1 oops=panic"
+cmdline+=" hung_task_panic=1 softlockup_panic=1"
 cmdline+=" intel_iommu=on mitigations=off ${VMTEST_APPEND:-}"
 
 trap cleanup EXIT

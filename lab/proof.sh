@@ -1,0 +1,185 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Usage: proof.sh BASE
+#
+# Show each test failing: run them all on stock and on the patched kernel, and those
+# that lab/reverts.list names on kernels with one fix reverted each, and write
+# docs/proof.md.  ONLY="NAME..." takes only these reverts, and writes no file.
+
+. "$(dirname "$0")/lib.sh"
+load_base "${1:-}"
+read -ra only <<< "${ONLY:-}"
+unset ONLY
+
+trim()
+{
+	sed 's/^[[:space:]]*//; s/[[:space:]]*$//' <<< "$1"
+}
+
+# A kernel that is broken on purpose is expected to hang: a shorter wait will do.
+export VMTEST_APPEND="${VMTEST_APPEND:-} sysctl.kernel.hung_task_timeout_secs=40"
+
+# try LABEL KERNEL_DIR [NAME]...: results in build/BASE/proof/LABEL.
+try()
+{
+	local label=$1 kernel=$2
+
+	shift 2
+	say "testing on $label"
+	"$TOP/lab/vmtests.sh" "$BASE" "$kernel" "$programs" "$@" > "$proof/$label.new" || :
+	grep -qE '^[0-9]+ passed, ' "$proof/$label.new" || die "the tests did not run on $label"
+	mv "$proof/$label.new" "$proof/$label"
+}
+
+clone_mutant()
+{
+	rm -rf "$mutant" "$mutant.new" || return 1
+	git clone -q --local --no-checkout -o source "$TREE" "$mutant.new" || return 1
+	echo '/obj-*/' >> "$mutant.new/.git/info/exclude" || return 1
+	git -C "$mutant.new" checkout -q -f --detach "$commit" || return 1
+	adopt_objects "$TREE" "$mutant.new" "$mutant" || return 1
+	mv -T "$mutant.new" "$mutant"
+}
+
+compile()
+{
+	kernel_make "$mutant" -j"$JOBS" bzImage modules
+}
+
+# A mutant has the kernel image and the modules that come of its tree, and the load
+# order of the patched kernel.
+build_mutant()
+{
+	local name=$1 patch=$TOP/lab/reverts/$BASE/$1.patch dir=$proof/kernel-$1 log=$LOGS/proof-$1.log ko
+
+	[[ -f $patch ]] || patch=$TOP/lab/reverts/$name.patch
+	[[ -f $patch ]] || die "lab/reverts.list names $name, but there is no lab/reverts/$name.patch"
+	git -C "$mutant" checkout -q -f --detach "$commit"
+	git -C "$mutant" apply "$patch" 2> "$log" ||
+		die "lab/reverts/$name.patch does not apply: $(head -n 1 "$log")"
+	progress "building without: $name" "$log" compile || {
+		reason "$log" >&2
+		die "it does not build with lab/reverts/$name.patch; see $log"
+	}
+	rm -rf "$dir"
+	mkdir -p "$dir/modules"
+	cp "$mutant/obj-$FLAVOR/arch/x86/boot/bzImage" "$dir/"
+	while read -r ko; do
+		cp "$mutant/obj-$FLAVOR/${ko%.*}.ko" "$dir/modules/"
+	done < "$mutant/obj-$FLAVOR/modules.order"
+	cp "$OUT/patched/modules/order" "$dir/modules/order"
+	rm -rf "$programs/modules-kernel-$name"
+	cp -r "$programs/modules-patched" "$programs/modules-kernel-$name"
+}
+
+# test name<TAB>result, from what vmtests.sh printed
+results()
+{
+	[[ ! -f $proof/$1 ]] || sed -nE 's/^(ok|not ok|skip) - ([^ ]+: [^ ]+).*/\2\t\1/p' "$proof/$1"
+}
+
+write_table()
+{
+	local test result stock fails name
+
+	declare -A on_stock=() on_patched=() undone=()
+	while IFS=$'\t' read -r test result; do
+		on_stock[$test]=$result
+	done < <(results stock)
+	while IFS=$'\t' read -r test result; do
+		on_patched[$test]=$result
+	done < <(results patched)
+	for name in "${names[@]}"; do
+		while IFS=$'\t' read -r test result; do
+			[[ $result != 'not ok' ]] || undone[$test]+="${undone[$test]:+, }$name"
+		done < <(results "$name")
+	done
+
+	[[ ! -f $TOP/docs/proof.head ]] || cat "$TOP/docs/proof.head"
+	echo "## Linux $BASE"
+	echo
+	echo "| test | stock | patched | fails without |"
+	echo "|---|---|---|---|"
+	while read -r test; do
+		stock=${on_stock[$test]:-not run}
+		fails=${undone[$test]:-}
+		printf '| %s | %s | %s | %s |\n' "$test" "$(word "$stock")" \
+			"$(word "${on_patched[$test]}")" "$fails"
+	done < <(results patched | cut -f 1)
+	echo
+	echo "| reverted | what that undoes | tests that fail |"
+	echo "|---|---|---|"
+	while IFS='|' read -r name _ what; do
+		name=$(trim "$name")
+		[[ -n $name && $name != '#'* ]] || continue
+		printf '| %s | %s | %s |\n' "$name" "$(trim "$what")" \
+			"$(results "$name" | awk -F '\t' '$2 == "not ok"' | wc -l)"
+	done < "$TOP/lab/reverts.list"
+}
+
+word()
+{
+	case $1 in
+	ok)		echo passes ;;
+	'not ok')	echo '**fails**' ;;
+	skip)		echo skipped ;;
+	*)		echo "$1" ;;
+	esac
+}
+
+[[ -f $TOP/lab/reverts.list ]] || die "lab/reverts.list is missing"
+"$TOP/lab/deps.sh" run
+"$TOP/lab/build.sh" "$BASE" stock >/dev/null
+"$TOP/lab/build.sh" "$BASE" patched >/dev/null
+programs=$("$TOP/lab/selftests.sh" "$BASE")
+use_ccache
+lock "$OUT/.lock-proof"
+proof=$OUT/proof
+mutant=$OUT/proof-tree
+mkdir -p "$proof"
+commit=$(git -C "$TREE" rev-parse HEAD)
+
+names=()
+while IFS='|' read -r name tests _; do
+	name=$(trim "$name")
+	[[ -n $name && $name != '#'* ]] || continue
+	((${#only[@]} == 0)) || [[ " ${only[*]} " == *" $name "* ]] || continue
+	names+=("$name")
+done < "$TOP/lab/reverts.list"
+((${#names[@]})) || die "no revert is called '${only[*]}'; see lab/reverts.list"
+
+if ((${#only[@]} == 0)); then
+	rm -f "$proof"/*.new
+	try stock "$OUT/stock"
+	try patched "$OUT/patched"
+fi
+need_space "$OUT" 3000 "a kernel tree"
+progress "cloning the patched tree" "$LOGS/proof-clone.log" clone_mutant ||
+	die "cannot clone $TREE: $(reason "$LOGS/proof-clone.log")"
+while IFS='|' read -r name tests _; do
+	name=$(trim "$name")
+	[[ -n $name && $name != '#'* && " ${names[*]} " == *" $name "* ]] || continue
+	build_mutant "$name"
+	read -ra tests <<< "$tests"
+	try "$name" "$proof/kernel-$name" "${tests[@]}"
+	if ! grep -q '^not ok' "$proof/$name"; then
+		say "no test fails without $name"
+	fi
+	rm -rf "$proof/kernel-$name" "$programs/modules-kernel-$name"
+done < "$TOP/lab/reverts.list"
+rm -rf "$mutant"
+
+if ((${#only[@]})); then
+	for name in "${names[@]}"; do
+		echo "$name:"
+		grep '^not ok' "$proof/$name" | sed 's/^/  /' || echo "  no test fails"
+	done
+	exit 0
+fi
+write_table > "$proof/table"
+mkdir -p "$TOP/docs"
+mv "$proof/table" "$TOP/docs/proof.md"
+say "wrote docs/proof.md"
+failing=$(grep -c '^not ok' "$proof/patched" || :)
+((failing == 0)) || die "$failing tests fail on the patched kernel"

@@ -199,12 +199,17 @@ int pci_unbind(const char *bdf)
 	return write_text(path, bdf);
 }
 
+bool pci_bound_to_vfio(const char *bdf)
+{
+	return pci_has_driver(bdf, "vfio-pci");
+}
+
 int pci_bind_vfio(const char *bdf)
 {
 	char path[PATH_MAX];
 	int ret;
 
-	if (pci_has_driver(bdf, "vfio-pci"))
+	if (pci_bound_to_vfio(bdf))
 		return 0;
 
 	if (pci_has_driver(bdf, NULL)) {
@@ -217,7 +222,7 @@ int pci_bind_vfio(const char *bdf)
 	ret = write_text(path, "vfio-pci");
 	if (!ret)
 		ret = write_text("/sys/bus/pci/drivers_probe", bdf);
-	if (!ret && !pci_has_driver(bdf, "vfio-pci"))
+	if (!ret && !pci_bound_to_vfio(bdf))
 		ret = -ENXIO;
 
 	return ret;

@@ -52,6 +52,7 @@ extern const struct pci_want want_e1000e;	/* BARs 0, 1 and 3; function level res
 /* Finds the @nth such device, in the order of addresses, and returns its BAR */
 int pci_find(const struct pci_want *want, unsigned int nth, char *bdf);
 int pci_bind_vfio(const char *bdf);
+bool pci_bound_to_vfio(const char *bdf);
 int pci_unbind(const char *bdf);
 bool pci_present(const char *bdf);
 int pci_bar(const char *bdf, int bar, uint64_t *start, uint64_t *size);

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Every memory allocation on the way to a mapping, or to a device, fails once, and each
+ * time nothing is left behind.  Releasing a device needs no memory at all.
+ *
+ * Needs CONFIG_FAULT_INJECTION, CONFIG_FAILSLAB and CONFIG_FAIL_PAGE_ALLOC.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/klog.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../kselftest_harness.h"
+#include "vfio_util.h"
+
+#define TIMEOUT		240
+#define FAULT_TEST(name)	TEST_F_TIMEOUT(fault, name, TIMEOUT)
+
+#define NO_DEVICES	"needs an edu device and one with memory"
+#define NO_INJECTION	"this kernel cannot inject faults"
+#define MAX_FAULTS	2000
+
+#define SYSLOG_ACTION_CONSOLE_LEVEL	8
+
+static int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		ret = -errno;
+	close(fd);
+
+	return ret;
+}
+
+/* Let the @nth allocation of this thread fail from now on, 0 for none */
+static int inject(int fd, int nth)
+{
+	char buf[16];
+	int len = snprintf(buf, sizeof(buf), "%d", nth);
+
+	return pwrite(fd, buf, len, 0) == len ? 0 : -errno;
+}
+
+/* Has one failed?  Ends the injection */
+static bool injected(int fd)
+{
+	char buf[16] = "";
+	ssize_t n;
+
+	n = pread(fd, buf, sizeof(buf) - 1, 0);
+	inject(fd, 0);
+
+	return n > 0 && !atoi(buf);
+}
+
+static int inject_open(void)
+{
+	static const char *const kinds[] = { "failslab", "fail_page_alloc" };
+	char path[128];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(kinds); i++) {
+		/* Allocations that may sleep too, of any size, and without a word */
+		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/ignore-gfp-wait", kinds[i]);
+		if (write_file(path, "N"))
+			return -ENOENT;
+		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/verbose", kinds[i]);
+		write_file(path, "0");
+	}
+	write_file("/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem", "N");
+	write_file("/sys/kernel/debug/fail_page_alloc/min-order", "0");
+
+	return open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+}
+
+FIXTURE(fault) {
+	struct p2p p;
+	int ret;
+	int inject;
+};
+
+FIXTURE_SETUP(fault)
+{
+	self->inject = inject_open();
+	self->ret = p2p_open(&self->p, &want_mem);
+	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
+}
+
+FIXTURE_TEARDOWN(fault)
+{
+	if (!self->ret)
+		p2p_close(&self->p);
+	fd_close(&self->inject);
+}
+
+/* D10: a mapping of RAM and of device memory */
+FAULT_TEST(map_unwinds_from_every_failed_allocation)
+{
+	int nth, ret, failed = 0, left = 0;
+	int64_t avail;
+	bool more;
+	long kb;
+	void *area;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+	if (self->inject < 0)
+		SKIP(return, NO_INJECTION);
+
+	avail = dma_avail(self->p.container);
+	for (nth = 1, more = true; more && nth < MAX_FAULTS; nth++) {
+		/* From a fresh start, so that everything has to be allocated */
+		ASSERT_EQ(0, p2p_open_peer(&self->p));
+		area = mmap(NULL, 3 * SZ_64K, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		ASSERT_NE(MAP_FAILED, area);
+		ASSERT_NE(NULL, bar_mmap_at(area + SZ_64K, self->p.b.fd, self->p.bar,
+					    PROT_READ | PROT_WRITE, 0, SZ_64K));
+		kb = proc_locked_kb();
+
+		ASSERT_EQ(0, inject(self->inject, nth));
+		ret = dma_map(self->p.container, IOVA_BAR, area, 3 * SZ_64K, DMA_RW);
+		more = injected(self->inject);
+
+		if (ret) {
+			failed++;
+			left += iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL) == 1;
+			left += iommu_lookup(self->p.a.bdf, IOVA_BAR + SZ_64K, NULL) == 1;
+			left += dma_avail(self->p.container) != avail;
+			left += proc_locked_kb() != kb;
+			left += dma_unmap(self->p.container, IOVA_BAR, 3 * SZ_64K) != 0;
+		} else {
+			ASSERT_NE(0, iommu_lookup(self->p.a.bdf, IOVA_BAR + SZ_64K, NULL));
+		}
+
+		/* And the release works, whether the mapping was made or not */
+		munmap(area, 3 * SZ_64K);
+		dev_close(&self->p.b);
+		left += iommu_lookup(self->p.a.bdf, IOVA_BAR + SZ_64K, NULL) == 1;
+		left += dma_avail(self->p.container) != avail;
+	}
+	printf("# %d of %d allocations made it fail\n", failed, nth - 2);
+	EXPECT_EQ(0, left);
+	EXPECT_LT(0, failed);
+	EXPECT_FALSE(more);
+}
+
+/* D3: a close() that has no memory to spare removes the mappings nevertheless */
+FAULT_TEST(release_works_whatever_allocation_fails)
+{
+	int nth, left = 0;
+	int64_t avail;
+	bool more;
+	void *bar;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+	if (self->inject < 0)
+		SKIP(return, NO_INJECTION);
+
+	avail = dma_avail(self->p.container);
+	for (nth = 1, more = true; more && nth < MAX_FAULTS; nth++) {
+		ASSERT_EQ(0, p2p_open_peer(&self->p));
+		bar = p2p_bar(&self->p, 0, SZ_64K);
+		ASSERT_NE(NULL, bar);
+		ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+		munmap(bar, SZ_64K);
+
+		ASSERT_EQ(0, inject(self->inject, nth));
+		close(self->p.b.fd);
+		more = injected(self->inject);
+		self->p.b.fd = -1;
+
+		left += iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL) == 1;
+		left += dma_avail(self->p.container) != avail;
+		left += dma_unmap(self->p.container, IOVA_BAR, SZ_64K) != 0;
+		dev_close(&self->p.b);
+	}
+	printf("# %d allocations\n", nth - 2);
+	EXPECT_EQ(0, left);
+	EXPECT_FALSE(more);
+}
+
+/* A1: a device that cannot be had for want of memory can be had afterwards */
+FAULT_TEST(open_unwinds_from_every_failed_allocation)
+{
+	int nth, ret, failed = 0;
+	bool more;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+	if (self->inject < 0)
+		SKIP(return, NO_INJECTION);
+
+	ASSERT_EQ(0, pci_bind_vfio(self->p.b.bdf));
+	for (nth = 1, more = true; more && nth < MAX_FAULTS; nth++) {
+		self->p.b.group = group_open(self->p.b.bdf);
+		ASSERT_LE(0, self->p.b.group);
+		ASSERT_EQ(0, group_attach(self->p.b.group, self->p.container));
+
+		ASSERT_EQ(0, inject(self->inject, nth));
+		ret = dev_get_fd(&self->p.b);
+		more = injected(self->inject);
+
+		if (ret < 0) {
+			failed++;
+			ret = dev_get_fd(&self->p.b);
+		}
+		ASSERT_LE(0, ret);
+		close(ret);
+		dev_close(&self->p.b);
+	}
+	printf("# %d of %d allocations made it fail\n", failed, nth - 2);
+	EXPECT_FALSE(more);
+}
+
+/*
+ * The core of vfio warns, as it always did, when it has no memory to put off the put of
+ * a group.  That warning is kept from the console, every other one is counted here.
+ */
+static int complaints(int log)
+{
+	char line[8192];
+	int count = 0;
+	ssize_t n;
+
+	while ((n = read(log, line, sizeof(line) - 1)) > 0 || (n < 0 && errno == EPIPE)) {
+		if (n < 0)
+			continue;
+		line[n] = '\0';
+		if ((strstr(line, "WARNING:") || strstr(line, "INFO: ") || strstr(line, "BUG:")) &&
+		    !strstr(line, "vfio_iommu_group_notifier")) {
+			printf("# %s", line);
+			count++;
+		}
+	}
+
+	return count;
+}
+
+/* A1, E12: binding the driver, which makes what belongs to the device */
+FAULT_TEST(bind_unwinds_from_every_failed_allocation)
+{
+	int nth, log, failed = 0;
+	bool more;
+	void *bar;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+	if (self->inject < 0)
+		SKIP(return, NO_INJECTION);
+
+	ASSERT_EQ(0, pci_bind_vfio(self->p.b.bdf));
+	log = kmsg_open();
+	klogctl(SYSLOG_ACTION_CONSOLE_LEVEL, NULL, 4);
+	for (nth = 1, more = true; more && nth < MAX_FAULTS; nth++) {
+		ASSERT_EQ(0, pci_unbind(self->p.b.bdf));
+
+		ASSERT_EQ(0, inject(self->inject, nth));
+		write_file("/sys/bus/pci/drivers/vfio-pci/bind", self->p.b.bdf);
+		more = injected(self->inject);
+
+		/* Bound or not, it can be now */
+		failed += pci_bound_to_vfio(self->p.b.bdf) ? 0 : 1;
+		ASSERT_EQ(0, pci_bind_vfio(self->p.b.bdf));
+	}
+	printf("# %d of %d allocations made it fail\n", failed, nth - 2);
+	klogctl(SYSLOG_ACTION_CONSOLE_LEVEL, NULL, 7);
+	EXPECT_EQ(0, complaints(log));
+	fd_close(&log);
+	EXPECT_FALSE(more);
+	EXPECT_LT(0, failed);
+
+	ASSERT_EQ(0, p2p_open_peer(&self->p));
+	bar = p2p_bar(&self->p, 0, SZ_64K);
+	ASSERT_NE(NULL, bar);
+	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
+}
+
+TEST_HARNESS_MAIN

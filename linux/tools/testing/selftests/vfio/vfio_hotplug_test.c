@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Once user space has closed a device it can be taken from its driver, and from the
+ * machine, though nobody has unmapped its memory.
+ *
+ * The slots that are powered off here stay empty, so this is not run by default.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../kselftest_harness.h"
+#include "vfio_util.h"
+
+#define TIMEOUT		120
+#define PLUG_TEST(name)	TEST_F_TIMEOUT(plug, name, TIMEOUT)
+
+#define NO_DEVICES	"needs an edu device and one with memory"
+
+FIXTURE(plug) {
+	struct p2p p;
+	void *bar;
+	int ret;
+};
+
+FIXTURE_SETUP(plug)
+{
+	self->ret = p2p_open(&self->p, &want_mem);
+	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
+}
+
+FIXTURE_TEARDOWN(plug)
+{
+	if (!self->ret)
+		p2p_close(&self->p);
+}
+
+/* Something that is done to a device by way of sysfs, which may have to wait */
+struct action {
+	pthread_t thread;
+	char path[256];
+	char text[BDF_LEN];
+	bool done;
+	int ret;
+};
+
+static void *action_thread(void *arg)
+{
+	struct action *a = arg;
+	int fd;
+
+	fd = open(a->path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, a->text, strlen(a->text)) < 0)
+		a->ret = -errno;
+	if (fd >= 0)
+		close(fd);
+	__atomic_store_n(&a->done, true, __ATOMIC_SEQ_CST);
+
+	return NULL;
+}
+
+static int action_start(struct action *a, const char *dir, const char *file, const char *text)
+{
+	memset(a, 0, sizeof(*a));
+	snprintf(a->path, sizeof(a->path), "%s/%s", dir, file);
+	snprintf(a->text, sizeof(a->text), "%s", text);
+	return -pthread_create(&a->thread, NULL, action_thread, a);
+}
+
+/* Has it ended by itself, at the latest after so many milliseconds? */
+static bool action_done(struct action *a, int ms)
+{
+	while (!__atomic_load_n(&a->done, __ATOMIC_SEQ_CST) && ms-- > 0)
+		usleep(1000);
+
+	return __atomic_load_n(&a->done, __ATOMIC_SEQ_CST);
+}
+
+static void *map_peer(struct __test_metadata *_metadata, struct p2p *p)
+{
+	void *bar;
+
+	ASSERT_EQ(0, p2p_open_peer(p));
+	bar = p2p_bar(p, 0, SZ_64K);
+	ASSERT_NE(NULL, bar);
+	ASSERT_EQ(0, dma_map(p->container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	EXPECT_NE(0, iommu_lookup(p->a.bdf, IOVA_BAR, NULL));
+
+	return bar;
+}
+
+/* E10: unbind after the device is closed, its mapping never unmapped */
+PLUG_TEST(unbind_after_close)
+{
+	struct action a;
+	char dir[128];
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	self->bar = map_peer(_metadata, &self->p);
+	snprintf(dir, sizeof(dir), "/sys/bus/pci/drivers/vfio-pci");
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+
+	ASSERT_EQ(0, action_start(&a, dir, "unbind", self->p.b.bdf));
+	ASSERT_TRUE(action_done(&a, 30000));
+	EXPECT_EQ(0, a.ret);
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+
+	/* And back: everything is as it was the first time */
+	self->bar = map_peer(_metadata, &self->p);
+	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
+}
+
+/* E10: unbind waits for an open device, and for nothing else */
+PLUG_TEST(unbind_before_close)
+{
+	struct action a;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	self->bar = map_peer(_metadata, &self->p);
+	ASSERT_EQ(0, action_start(&a, "/sys/bus/pci/drivers/vfio-pci", "unbind", self->p.b.bdf));
+	EXPECT_FALSE(action_done(&a, 500));
+
+	/* Until it is closed the device works */
+	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
+	EXPECT_EQ(0, bus_read32(self->bar, NULL));
+	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR + SZ_1M, self->bar, SZ_64K, DMA_RW));
+
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	ASSERT_TRUE(action_done(&a, 30000));
+	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, 2 * SZ_1M));
+}
+
+/* E10: the same with the device removed from the kernel's sight, and found again */
+PLUG_TEST(remove_and_rescan)
+{
+	struct action a;
+	char dir[128];
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	self->bar = map_peer(_metadata, &self->p);
+	snprintf(dir, sizeof(dir), "/sys/bus/pci/devices/%s", self->p.b.bdf);
+	munmap(self->p.window, SZ_1M);
+	self->p.window = NULL;
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+
+	ASSERT_EQ(0, action_start(&a, dir, "remove", "1"));
+	ASSERT_TRUE(action_done(&a, 30000));
+	EXPECT_FALSE(pci_present(self->p.b.bdf));
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+
+	ASSERT_EQ(0, action_start(&a, "/sys/bus/pci", "rescan", "1"));
+	ASSERT_TRUE(action_done(&a, 30000));
+	ASSERT_TRUE(pci_present(self->p.b.bdf));
+	ASSERT_EQ(0, pci_bar(self->p.b.bdf, self->p.bar, &self->p.phys, NULL));
+	self->bar = map_peer(_metadata, &self->p);
+	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
+}
+
+/* E1, E10: threads unbind and bind while the device is opened, mapped and closed */
+PLUG_TEST(unbind_and_bind_racing_open_and_close)
+{
+	int round, opened = 0;
+	struct action a;
+	void *bar;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	for (round = 0; round < 20; round++) {
+		ASSERT_EQ(0, pci_bind_vfio(self->p.b.bdf));
+		ASSERT_EQ(0, action_start(&a, "/sys/bus/pci/drivers/vfio-pci", "unbind",
+					  self->p.b.bdf));
+		usleep(round * 73 % 1000);
+		/* Too late at times, and that is all right */
+		self->p.b.group = group_open(self->p.b.bdf);
+		if (self->p.b.group >= 0 && !group_attach(self->p.b.group, self->p.container))
+			self->p.b.fd = dev_get_fd(&self->p.b);
+		bar = self->p.b.fd >= 0 ? p2p_bar(&self->p, 0, SZ_64K) : NULL;
+		if (bar) {
+			opened++;
+			dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW);
+			munmap(bar, SZ_64K);
+		}
+		dev_close(&self->p.b);
+		ASSERT_TRUE(action_done(&a, 30000));
+		pthread_join(a.thread, NULL);
+		EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+		EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+	}
+	printf("# opened %d times of %d\n", opened, round);
+}
+
+/*
+ * pciehp of some kernels takes two locks of its own in either order when it empties a
+ * slot.  A complaint about that would be the last one that lockdep makes, and it is
+ * not what is tested here: the tests above have had its full attention.
+ */
+static void lockdep_proves(bool on)
+{
+	int fd = open("/sys/module/lockdep/parameters/prove_locking", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (write(fd, on ? "1" : "0", 1) != 1)
+		printf("# lockdep stays as it is\n");
+	close(fd);
+}
+
+/* Find a device B in a slot */
+static int find_slot(struct p2p *p, const struct pci_want *want, unsigned int nth, char *slot,
+		     size_t len)
+{
+	char bdf[BDF_LEN];
+	int bar;
+
+	bar = pci_find(want, nth, bdf);
+	if (bar < 0 || !strcmp(bdf, p->a.bdf) || pci_slot(bdf, slot, len))
+		return -ENODEV;
+
+	strcpy(p->b.bdf, bdf);
+	p->bar = bar;
+	return 0;
+}
+
+/* E10: the slot is powered off after the device is closed */
+PLUG_TEST(slot_power_off_after_close)
+{
+	struct action a;
+	char slot[128];
+	void *bar;
+
+	if (self->ret || find_slot(&self->p, &want_testdev, 0, slot, sizeof(slot)))
+		SKIP(return, "no pci-testdev in a slot that can be powered off");
+
+	ASSERT_EQ(0, dev_open(&self->p.b, self->p.b.bdf, self->p.container));
+	bar = p2p_bar(&self->p, 0, SZ_4K);
+	ASSERT_NE(NULL, bar);
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_4K, DMA_RW));
+	munmap(bar, SZ_4K);
+	dev_close(&self->p.b);
+
+	lockdep_proves(false);
+	ASSERT_EQ(0, action_start(&a, slot, "power", "0"));
+	ASSERT_TRUE(action_done(&a, 60000));
+	lockdep_proves(true);
+	EXPECT_EQ(0, a.ret);
+	EXPECT_FALSE(pci_present(self->p.b.bdf));
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_4K));
+}
+
+/* E10: and before, when it has to wait for that */
+PLUG_TEST(slot_power_off_before_close)
+{
+	struct action a;
+	char slot[128];
+	void *bar;
+
+	if (self->ret || find_slot(&self->p, &want_edu_slot, 1, slot, sizeof(slot)))
+		SKIP(return, "no second edu in a slot that can be powered off");
+
+	ASSERT_EQ(0, dev_open(&self->p.b, self->p.b.bdf, self->p.container));
+	bar = p2p_bar(&self->p, 0, SZ_64K);
+	ASSERT_NE(NULL, bar);
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+
+	lockdep_proves(false);
+	ASSERT_EQ(0, action_start(&a, slot, "power", "0"));
+	EXPECT_FALSE(action_done(&a, 1000));
+	EXPECT_NE(0, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+
+	dev_close(&self->p.b);
+	EXPECT_FALSE(action_done(&a, 100));
+	munmap(bar, SZ_64K);
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	ASSERT_TRUE(action_done(&a, 60000));
+	lockdep_proves(true);
+	EXPECT_EQ(0, a.ret);
+	EXPECT_FALSE(pci_present(self->p.b.bdf));
+	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The modules can be unloaded at once when everything is closed: what the kernel left
+ * to be done later is done by then, or is waited for, and does not keep them in use.
+ *
+ * Where vmtest.sh has put the modules they are loaded again, for another round;
+ * elsewhere they stay unloaded, so this is not run by default.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "../kselftest_harness.h"
+#include "vfio_util.h"
+
+#define MODULES		"/modules"
+#define MAX_MODULES	16
+
+struct modules {
+	char file[MAX_MODULES][64];	/* in the order to load them */
+	int count;
+};
+
+static bool modules_read(struct modules *m)
+{
+	FILE *f;
+
+	m->count = 0;
+	f = fopen(MODULES "/order", "re");
+	if (!f)
+		return false;
+
+	while (m->count < MAX_MODULES && fscanf(f, "%63s", m->file[m->count]) == 1)
+		m->count++;
+	fclose(f);
+
+	return m->count > 0;
+}
+
+static int unload(const char *file)
+{
+	char name[64];
+	char *p;
+
+	snprintf(name, sizeof(name), "%s", file);
+	for (p = name; *p; p++) {
+		if (*p == '-')
+			*p = '_';
+		if (!strcmp(p, ".ko"))
+			*p-- = '\0';
+	}
+
+	return syscall(SYS_delete_module, name, O_NONBLOCK) ? -errno : 0;
+}
+
+static int load(const char *file)
+{
+	char path[128];
+	int fd, ret = 0;
+
+	snprintf(path, sizeof(path), MODULES "/%s", file);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (syscall(SYS_finit_module, fd, "", 0))
+		ret = -errno;
+	close(fd);
+
+	return ret;
+}
+
+/* Some mappings in two containers, and then nothing open any more */
+static void use_devices(struct __test_metadata *_metadata, int round)
+{
+	int container, i;
+	struct p2p p;
+	void *bar;
+
+	ASSERT_EQ(0, p2p_open(&p, &want_mem));
+	container = container_open();
+	ASSERT_LE(0, container);
+	ASSERT_EQ(0, p2p_open_peer_in(&p, container));
+	bar = p2p_bar(&p, 0, SZ_1M);
+	ASSERT_NE(NULL, bar);
+	for (i = 0; i < 16; i++) {
+		ASSERT_EQ(0, dma_map(container, IOVA_BAR + i * SZ_1M, bar, SZ_1M, DMA_RW));
+		ASSERT_EQ(0, dma_map(p.container, IOVA_BAR + i * SZ_1M, bar, SZ_1M, DMA_RW));
+	}
+
+	/* Device first, or the mappers first, or the mappings first */
+	if (round % 3 == 1) {
+		close(container);
+		p2p_close(&p);
+	} else if (round % 3 == 2) {
+		dma_unmap(container, IOVA_BAR, 16 * SZ_1M);
+	}
+	munmap(bar, SZ_1M);
+	p2p_close(&p);
+	close(container);
+}
+
+/* E8, E12: nothing that belongs to the modules runs, or is left, after they are gone */
+TEST(modules_unload_as_soon_as_everything_is_closed)
+{
+	int i, round, rounds = 6;
+	struct modules m;
+	char bdf[BDF_LEN];
+
+	if (pci_find(&want_edu, 0, bdf) < 0 || pci_find(&want_mem, 0, bdf) < 0)
+		SKIP(return, "needs an edu device and one with memory");
+
+	if (!modules_read(&m)) {
+		strcpy(m.file[0], "vfio_iommu_type1");
+		strcpy(m.file[1], "vfio-pci");
+		m.count = 2;
+		rounds = 1;
+	}
+
+	for (round = 0; round < rounds; round++) {
+		use_devices(_metadata, round);
+		if (round & 1) {
+			/* The backend alone can go, and come back */
+			EXPECT_EQ(0, unload("vfio_iommu_type1"));
+			if (rounds > 1) {
+				ASSERT_EQ(0, load("vfio_iommu_type1.ko"));
+				use_devices(_metadata, round);
+			}
+		}
+		for (i = m.count - 1; i >= 0; i--)
+			EXPECT_EQ(0, unload(m.file[i]));
+		for (i = 0; rounds > 1 && i < m.count; i++)
+			ASSERT_EQ(0, load(m.file[i]));
+	}
+}
+
+TEST_HARNESS_MAIN

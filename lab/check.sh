@@ -9,7 +9,7 @@
 # Usage: lab/check.sh BASE [TREE]
 #	 TREE: a git tree with the series applied on top of the tag "base",
 #	 instead of the one that lab/compose.sh makes
-#	 CHECK="checkpatch x86-64 arm64 sparse coccicheck kernel-doc shellcheck":
+#	 CHECK="shellcheck guarantees checkpatch kernel-doc x86-64 arm64 selftests sparse coccicheck":
 #	 which of them (default: all)
 #
 # Results are remembered by the contents that were checked and the version of the
@@ -26,7 +26,7 @@ load_base "${1:-}"
 # it; MAINTAINERS is updated by a patch of its own.
 CHECKPATCH_IGNORE=MISSING_SIGN_OFF,NO_AUTHOR_SIGN_OFF,FILE_PATH_CHANGES
 
-ALL="shellcheck checkpatch kernel-doc x86-64 arm64 sparse coccicheck"
+ALL="shellcheck guarantees checkpatch kernel-doc x86-64 arm64 selftests sparse coccicheck"
 CHECK=${CHECK:-$ALL}
 for name in $CHECK; do
 	[[ " $ALL " == *" $name "* ]] || die "CHECK: unknown check '$name'; there are: $ALL"
@@ -108,7 +108,14 @@ if wanted shellcheck; then
 	result $status "shellcheck: ${#files[@]} scripts" "$LOGS/shellcheck.log"
 fi
 
-if [[ $CHECK == shellcheck ]]; then
+if wanted guarantees; then
+	status=0
+	"$TOP/lab/check-guarantees.sh" > "$LOGS/guarantees.log" 2>&1 || status=1
+	grep -v '^ok' "$LOGS/guarantees.log" > "$LOGS/guarantees.why" || :
+	result $status "guarantees: docs/guarantees.md is true of the tests" "$LOGS/guarantees.why"
+fi
+
+if ! tr -s ' ' '\n' <<< "$CHECK" | grep -vxEq 'shellcheck|guarantees|'; then
 	echo "1..$count"
 	echo "$passed passed, $failed failed, 0 skipped"
 	exit $((failed > 0))
@@ -347,7 +354,28 @@ check_symbols()
 
 build()
 {
-	kmake W=1 KBUILD_MODULES=1 drivers/vfio/ && check_symbols
+	local makefile
+
+	kmake W=1 KBUILD_MODULES=1 drivers/vfio/ || return 1
+	check_symbols || return 1
+	# Modules among the selftests; without a vmlinux their symbols are unknown.
+	[[ -d $SRC/$SELFTESTS && $OBJ == *x86* ]] || return 0
+	find "$SRC/$SELFTESTS" -name Makefile -exec grep -l '^obj-m' {} + | while read -r makefile; do
+		rm -rf "$WORK/module"
+		cp -r "$(dirname "$makefile")" "$WORK/module" || return 1
+		kmake W=1 KBUILD_MODPOST_WARN=1 M="$WORK/module" modules || return 1
+	done
+}
+
+# The programs among the selftests, against the headers of the tree they are in
+build_selftests()
+{
+	rm -rf "$WORK/headers" "$WORK/selftests"
+	mkdir -p "$WORK/selftests"
+	kmake headers_install INSTALL_HDR_PATH="$WORK/headers" || return 1
+	make -C "$SRC/$SELFTESTS" OUTPUT="$WORK/selftests" CC="$compiler" \
+		KHDR_INCLUDES="-isystem $WORK/headers/include" all || return 1
+	! grep -q 'warning: ' "$1"
 }
 
 # The compiler's warnings, each with no line number
@@ -453,7 +481,7 @@ for arch in x86-64 arm64; do
 	configured=
 	case $arch in
 	x86-64)
-		paths='^(drivers|include|mm|fs|kernel|arch|lib|scripts)/'
+		paths='^(drivers|include|mm|fs|kernel|arch|lib|scripts|tools/testing/selftests/vfio/.*)/'
 		;;
 	arm64)
 		paths='^(drivers/vfio/(platform|fsl-mc)/|drivers/vfio/(vfio\.c|Kconfig|Makefile)|include/)'
@@ -472,6 +500,32 @@ for arch in x86-64 arm64; do
 			"$LOGS/build-$arch-$symbol.log" "$symbol"
 	done
 done
+
+if wanted selftests; then
+	setup x86-64
+	n=0
+	for commit in "${commits[@]}"; do
+		n=$((n + 1))
+		touches "$commit" "^$SELFTESTS/" || continue
+		stamp=$(key selftests "$(git -C "$SRC" rev-parse "$commit:tools/testing/selftests")" \
+			"$(git -C "$SRC" rev-parse "$commit:include/uapi")")
+		log=$LOGS/build-selftests-$(number $n).log
+		status=0
+		if ! seen "$stamp"; then
+			checkout "$commit"
+			if [[ ! -f $SRC/$SELFTESTS/Makefile ]]; then
+				: > "$log"
+			elif ! progress "checks, selftests: building $(number $n)" "$log" build_selftests "$log"; then
+				status=1
+				warnings "$log" > "$log.why"
+			fi
+			((status)) || remember "$stamp"
+		fi
+		result $status "build selftests: $(number $n) $(title "$commit")" "$log.why"
+		rm -f "$log.why"
+	done
+	git -C "$SRC" clean -qfdx
+fi
 
 #
 # sparse and coccicheck, of the whole series

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Device memory that a mediated device pins, and the memory of mediated devices.
+ *
+ * These need the mdev_pin module, which stands in for a vendor driver: write an
+ * IOVA to its device to pin that page, read three numbers back (pinned, told to
+ * unpin, physical address).
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../kselftest_harness.h"
+#include "vfio_util.h"
+
+#define UUID		"83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
+#define TYPE		"/sys/class/mdev_pin/mdev_pin/mdev_supported_types/mdev_pin-1/"
+#define MDEV		"/sys/bus/mdev/devices/" UUID
+#define NO_MODULE	"needs the mdev_pin module"
+#define NO_DEVICES	"needs an edu device and one with memory"
+
+struct pin_info {
+	uint64_t pinned;
+	uint64_t told;
+	uint64_t phys;
+};
+
+FIXTURE(mdev) {
+	struct p2p p;
+	int ret;
+	bool created;
+	int container;
+	int group;
+	int fd;
+	void *bar;
+};
+
+static int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+	int ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		ret = -errno;
+	close(fd);
+
+	return ret;
+}
+
+static int mdev_open(int container, int *group)
+{
+	char link[128], path[64];
+	ssize_t len;
+	int ret;
+
+	len = readlink(MDEV "/iommu_group", link, sizeof(link) - 1);
+	if (len < 0)
+		return -errno;
+	link[len] = 0;
+
+	snprintf(path, sizeof(path), "/dev/vfio%.32s", strrchr(link, '/'));
+	*group = open(path, O_RDWR | O_CLOEXEC);
+	if (*group < 0)
+		return -errno;
+
+	ret = group_attach(*group, container);
+	if (ret)
+		return ret;
+
+	ret = ioctl(*group, VFIO_GROUP_GET_DEVICE_FD, UUID);
+	return ret < 0 ? -errno : ret;
+}
+
+static int pin(int fd, uint64_t iova)
+{
+	return pwrite(fd, &iova, sizeof(iova), 0) == sizeof(iova) ? 0 : -errno;
+}
+
+static struct pin_info pin_info(int fd)
+{
+	struct pin_info info = {};
+
+	if (pread(fd, &info, sizeof(info), 0) != sizeof(info))
+		perror("# mdev_pin");
+
+	return info;
+}
+
+FIXTURE_SETUP(mdev)
+{
+	self->container = -1;
+	self->group = -1;
+	self->fd = -1;
+	self->ret = p2p_open(&self->p, &want_mem);
+	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
+	if (self->ret || access(TYPE "create", W_OK))
+		return;
+
+	ASSERT_EQ(0, write_file(TYPE "create", UUID));
+	self->created = true;
+	ASSERT_EQ(0, p2p_open_peer(&self->p));
+	self->bar = p2p_bar(&self->p, 0, SZ_64K);
+	ASSERT_NE(NULL, self->bar);
+}
+
+FIXTURE_TEARDOWN(mdev)
+{
+	if (self->fd >= 0)
+		close(self->fd);
+	if (self->group >= 0)
+		close(self->group);
+	if (self->container >= 0)
+		close(self->container);
+	if (self->created)
+		write_file(MDEV "/remove", "1");
+	if (!self->ret)
+		p2p_close(&self->p);
+}
+
+#define NEED_MDEV()						\
+	do {							\
+		if (self->ret)					\
+			SKIP(return, NO_DEVICES);		\
+		if (!self->created)				\
+			SKIP(return, NO_MODULE);		\
+	} while (0)
+
+/* Give B up: every reference to it that this process has */
+static void release_peer(struct p2p *p, void *bar, size_t size)
+{
+	munmap(bar, size);
+	dev_close(&p->b);
+}
+
+/* D9: a container of its own, without an IOMMU: the pin is the only use of the BAR */
+TEST_F_TIMEOUT(mdev, pinned_bar_is_unpinned_and_unmapped_on_release, 120)
+{
+	struct pin_info info;
+
+	NEED_MDEV();
+	self->container = container_open();
+	ASSERT_LE(0, self->container);
+	self->fd = mdev_open(self->container, &self->group);
+	ASSERT_LE(0, self->fd);
+
+	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, pin(self->fd, IOVA_BAR + SZ_4K));
+	info = pin_info(self->fd);
+	EXPECT_EQ(1, info.pinned);
+	EXPECT_EQ(self->p.phys + SZ_4K, info.phys);
+
+	release_peer(&self->p, self->bar, SZ_64K);
+
+	info = pin_info(self->fd);
+	EXPECT_EQ(0, info.pinned);
+	EXPECT_EQ(1, info.told);
+	EXPECT_EQ(0, dma_unmap(self->container, IOVA_BAR, SZ_64K));
+	EXPECT_NE(0, pin(self->fd, IOVA_BAR + SZ_4K));
+}
+
+/* D9: pinned and mapped to an IOMMU too */
+TEST_F_TIMEOUT(mdev, pinned_and_mapped_bar_is_dropped_on_release, 120)
+{
+	struct pin_info info;
+
+	NEED_MDEV();
+	self->fd = mdev_open(self->p.container, &self->group);
+	ASSERT_LE(0, self->fd);
+
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, pin(self->fd, IOVA_BAR));
+	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
+
+	release_peer(&self->p, self->bar, SZ_64K);
+
+	info = pin_info(self->fd);
+	EXPECT_EQ(0, info.pinned);
+	EXPECT_EQ(1, info.told);
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR, 0));
+	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+}
+
+/* D9: the user's own unmapping works as for RAM, and leaves the release nothing to do */
+TEST_F_TIMEOUT(mdev, pinned_bar_is_unpinned_on_unmap, 120)
+{
+	struct pin_info info;
+
+	NEED_MDEV();
+	self->container = container_open();
+	ASSERT_LE(0, self->container);
+	self->fd = mdev_open(self->container, &self->group);
+	ASSERT_LE(0, self->fd);
+
+	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, pin(self->fd, IOVA_BAR));
+	EXPECT_EQ(SZ_64K, dma_unmap(self->container, IOVA_BAR, SZ_64K));
+	info = pin_info(self->fd);
+	EXPECT_EQ(0, info.pinned);
+	EXPECT_EQ(1, info.told);
+
+	release_peer(&self->p, self->bar, SZ_64K);
+	info = pin_info(self->fd);
+	EXPECT_EQ(1, info.told);
+}
+
+/* D9, E11: a pin that cannot be had is an error, not a page */
+TEST_F_TIMEOUT(mdev, pin_of_disabled_memory_is_refused, 120)
+{
+	NEED_MDEV();
+	self->container = container_open();
+	ASSERT_LE(0, self->container);
+	self->fd = mdev_open(self->container, &self->group);
+	ASSERT_LE(0, self->fd);
+
+	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, dev_memory(self->p.b.fd, false));
+	EXPECT_EQ(-EFAULT, pin(self->fd, IOVA_BAR));
+	EXPECT_EQ(0, pin_info(self->fd).pinned);
+	ASSERT_EQ(0, dev_memory(self->p.b.fd, true));
+	EXPECT_EQ(0, pin(self->fd, IOVA_BAR));
+
+	release_peer(&self->p, self->bar, SZ_64K);
+}
+
+/* D7, D3: not mapped to any IOMMU, until a group joins that has one */
+TEST_F_TIMEOUT(mdev, group_that_joins_later_gets_the_bar_mapped, 120)
+{
+	struct vfio_dev late = { .group = -1, .fd = -1 };
+	char bdf[BDF_LEN];
+
+	NEED_MDEV();
+	if (pci_find(&want_testdev, 0, bdf) < 0)
+		SKIP(return, "needs a pci-testdev");
+
+	self->container = container_open();
+	ASSERT_LE(0, self->container);
+	self->fd = mdev_open(self->container, &self->group);
+	ASSERT_LE(0, self->fd);
+	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, pin(self->fd, IOVA_BAR));
+
+	ASSERT_EQ(0, dev_open(&late, bdf, self->container));
+	EXPECT_TRUE(iommu_maps(bdf, IOVA_BAR, self->p.phys));
+	EXPECT_TRUE(iommu_maps(bdf, IOVA_BAR + SZ_64K - SZ_4K,
+			       self->p.phys + SZ_64K - SZ_4K));
+
+	release_peer(&self->p, self->bar, SZ_64K);
+	EXPECT_NE(1, iommu_lookup(bdf, IOVA_BAR, NULL));
+	EXPECT_EQ(0, pin_info(self->fd).pinned);
+	EXPECT_EQ(0, dma_unmap(self->container, IOVA_BAR, SZ_64K));
+	dev_close(&late);
+}
+
+/* D7: the IOMMU group leaves, the mediated device and its pin stay */
+TEST_F_TIMEOUT(mdev, group_that_leaves_keeps_the_pin, 120)
+{
+	struct vfio_dev late = { .group = -1, .fd = -1 };
+	char bdf[BDF_LEN];
+
+	NEED_MDEV();
+	if (pci_find(&want_testdev, 0, bdf) < 0)
+		SKIP(return, "needs a pci-testdev");
+
+	self->container = container_open();
+	ASSERT_LE(0, self->container);
+	self->fd = mdev_open(self->container, &self->group);
+	ASSERT_LE(0, self->fd);
+	ASSERT_EQ(0, dev_open(&late, bdf, self->container));
+	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, pin(self->fd, IOVA_BAR));
+
+	dev_close(&late);
+	EXPECT_EQ(1, pin_info(self->fd).pinned);
+
+	release_peer(&self->p, self->bar, SZ_64K);
+	EXPECT_EQ(0, pin_info(self->fd).pinned);
+	EXPECT_EQ(1, pin_info(self->fd).told);
+	EXPECT_EQ(0, dma_unmap(self->container, IOVA_BAR, SZ_64K));
+}
+
+/* B2: a bus driver that has not opted in */
+TEST_F_TIMEOUT(mdev, memory_of_a_mediated_device_is_refused, 120)
+{
+	void *mem;
+
+	NEED_MDEV();
+	self->fd = mdev_open(self->p.container, &self->group);
+	ASSERT_LE(0, self->fd);
+	mem = mmap(NULL, SZ_4K, PROT_READ | PROT_WRITE, MAP_SHARED, self->fd, 0);
+	ASSERT_NE(MAP_FAILED, mem);
+
+	EXPECT_EQ(-EOPNOTSUPP, dma_map(self->p.container, IOVA_BAR, mem, SZ_4K, DMA_RW));
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	munmap(mem, SZ_4K);
+}
+
+TEST_HARNESS_MAIN

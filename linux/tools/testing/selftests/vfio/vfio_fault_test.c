@@ -195,6 +195,7 @@ FAULT_TEST(open_unwinds_from_every_failed_allocation)
 {
 	int nth, ret, failed = 0;
 	bool more;
+	void *bar;
 
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
@@ -221,6 +222,16 @@ FAULT_TEST(open_unwinds_from_every_failed_allocation)
 	}
 	printf("# %d of %d allocations made it fail\n", failed, nth - 2);
 	EXPECT_FALSE(more);
+
+	/* Opens and releases have stayed in step, so this is the last release */
+	ASSERT_EQ(0, p2p_open_peer(&self->p));
+	bar = p2p_bar(&self->p, 0, SZ_64K);
+	ASSERT_NE(NULL, bar);
+	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	munmap(bar, SZ_64K);
+	dev_close(&self->p.b);
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
 }
 
 /*

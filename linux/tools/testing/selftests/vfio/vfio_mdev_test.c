@@ -2,7 +2,8 @@
 /*
  * Device memory that a mediated device pins, and the memory of mediated devices.
  *
- * These need the mdev_pin module, which stands in for a vendor driver: write an
+ * These need the mdev_pin module, loaded or in the current directory as
+ * mdev_pin.ko, which stands in for a vendor driver: write an
  * IOVA to its device to pin that page, read three numbers back (pinned, told to
  * unpin, physical address).
  */
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "../kselftest_harness.h"
@@ -53,6 +55,18 @@ static int write_file(const char *path, const char *text)
 	close(fd);
 
 	return ret;
+}
+
+/* Unless it is there already.  The first test to find the file loads it. */
+static void load_module(void)
+{
+	int fd = open("mdev_pin.ko", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST)
+		perror("# mdev_pin.ko");
+	close(fd);
 }
 
 static int mdev_open(int container, int *group)
@@ -101,6 +115,7 @@ FIXTURE_SETUP(mdev)
 	self->fd = -1;
 	self->ret = p2p_open(&self->p, &want_mem);
 	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
+	load_module();
 	if (self->ret || access(TYPE "create", W_OK))
 		return;
 

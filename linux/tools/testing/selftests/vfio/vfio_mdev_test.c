@@ -24,8 +24,7 @@
 #define UUID		"83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
 #define TYPE		"/sys/class/mdev_pin/mdev_pin/mdev_supported_types/mdev_pin-1/"
 #define MDEV		"/sys/bus/mdev/devices/" UUID
-#define NO_MODULE	"needs the mdev_pin module"
-#define NO_DEVICES	"needs an edu device and one with memory"
+#define NEEDS		"needs the mdev_pin module, an edu device and one with memory"
 
 struct pin_info {
 	uint64_t pinned;
@@ -140,14 +139,6 @@ FIXTURE_TEARDOWN(mdev)
 		p2p_close(&self->p);
 }
 
-#define NEED_MDEV()						\
-	do {							\
-		if (self->ret)					\
-			SKIP(return, NO_DEVICES);		\
-		if (!self->created)				\
-			SKIP(return, NO_MODULE);		\
-	} while (0)
-
 /* Give B up: every reference to it that this process has */
 static void release_peer(struct p2p *p, void *bar, size_t size)
 {
@@ -160,7 +151,8 @@ TEST_F_TIMEOUT(mdev, pinned_bar_is_unpinned_and_unmapped_on_release, 120)
 {
 	struct pin_info info;
 
-	NEED_MDEV();
+	if (!self->created)
+		SKIP(return, NEEDS);
 	self->container = container_open();
 	ASSERT_LE(0, self->container);
 	self->fd = mdev_open(self->container, &self->group);
@@ -186,7 +178,8 @@ TEST_F_TIMEOUT(mdev, pinned_and_mapped_bar_is_dropped_on_release, 120)
 {
 	struct pin_info info;
 
-	NEED_MDEV();
+	if (!self->created)
+		SKIP(return, NEEDS);
 	self->fd = mdev_open(self->p.container, &self->group);
 	ASSERT_LE(0, self->fd);
 
@@ -209,7 +202,8 @@ TEST_F_TIMEOUT(mdev, pinned_bar_is_unpinned_on_unmap, 120)
 {
 	struct pin_info info;
 
-	NEED_MDEV();
+	if (!self->created)
+		SKIP(return, NEEDS);
 	self->container = container_open();
 	ASSERT_LE(0, self->container);
 	self->fd = mdev_open(self->container, &self->group);
@@ -230,7 +224,8 @@ TEST_F_TIMEOUT(mdev, pinned_bar_is_unpinned_on_unmap, 120)
 /* D9, E11: a pin that cannot be had is an error, not a page */
 TEST_F_TIMEOUT(mdev, pin_of_disabled_memory_is_refused, 120)
 {
-	NEED_MDEV();
+	if (!self->created)
+		SKIP(return, NEEDS);
 	self->container = container_open();
 	ASSERT_LE(0, self->container);
 	self->fd = mdev_open(self->container, &self->group);
@@ -252,7 +247,8 @@ TEST_F_TIMEOUT(mdev, group_that_joins_later_gets_the_bar_mapped, 120)
 	struct vfio_dev late = { .group = -1, .fd = -1 };
 	char bdf[BDF_LEN];
 
-	NEED_MDEV();
+	if (!self->created)
+		SKIP(return, NEEDS);
 	if (pci_find(&want_testdev, 0, bdf) < 0)
 		SKIP(return, "needs a pci-testdev");
 
@@ -281,7 +277,8 @@ TEST_F_TIMEOUT(mdev, group_that_leaves_keeps_the_pin, 120)
 	struct vfio_dev late = { .group = -1, .fd = -1 };
 	char bdf[BDF_LEN];
 
-	NEED_MDEV();
+	if (!self->created)
+		SKIP(return, NEEDS);
 	if (pci_find(&want_testdev, 0, bdf) < 0)
 		SKIP(return, "needs a pci-testdev");
 
@@ -307,7 +304,8 @@ TEST_F_TIMEOUT(mdev, memory_of_a_mediated_device_is_refused, 120)
 {
 	void *mem;
 
-	NEED_MDEV();
+	if (!self->created)
+		SKIP(return, NEEDS);
 	self->fd = mdev_open(self->p.container, &self->group);
 	ASSERT_LE(0, self->fd);
 	mem = mmap(NULL, SZ_4K, PROT_READ | PROT_WRITE, MAP_SHARED, self->fd, 0);

@@ -106,9 +106,9 @@ download()
 unpack_deb()
 {
 	dpkg-deb --fsys-tarfile "$deb" |
-		tar -xO --wildcards "./usr/src/$DEBIAN_PACKAGE.tar.*" > "$new.tar" || return 1
-	tar -xf "$new.tar" --strip-components=1 -C "$new" || return 1
-	rm -f "$new.tar"
+		tar -xO --wildcards "./usr/src/$DEBIAN_PACKAGE.tar.*" > "$apt/source.tar" || return 1
+	tar -xf "$apt/source.tar" --strip-components=1 -C "$new" || return 1
+	rm -f "$apt/source.tar"
 }
 
 unpack_source()

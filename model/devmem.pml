@@ -17,6 +17,7 @@
  *   Close(i)		    the last group leaves container i
  *   Worker(k)		    deferred unregistration of tracking object
  *			    ("idev") k
+ *   Idle(k)		    idev k has had no ranges for long enough
  *   Unbind		    B's driver is unbound
  *   Unload		    the type1 module is unloaded
  *
@@ -58,15 +59,15 @@
 #endif
 
 /* ---- the device ---- */
-bool reflck;			/* the bus driver's open/release lock */
-byte refcnt = 1;		/* opens, counted by the bus driver */
+bool open_lock;			/* of the device: opens and releases */
+byte refcnt = 1;		/* opens, counted under it */
 byte users = 2;			/* registration, and Owner(0)'s open */
 byte nb_count;			/* registered notifiers */
 bool chain[NK];			/* ... and which */
 bool dev_freed;			/* vfio_device is gone */
 bool released;			/* RELEASE was sent, B may be disabled */
 
-/* SRCU of the notifier chain; the release lock allows one reader at a time */
+/* SRCU of the notifier chain; open_lock allows one reader at a time */
 bool srcu_reader;
 byte srcu_gen;
 
@@ -219,8 +220,8 @@ inline notify_vendors(i)
 }
 
 /*
- * The callback of idev n, inside of the SRCU read section and under the
- * release lock.  iommu->lock is dropped for the vendor drivers only.
+ * The callback of idev n, inside of the SRCU read section and under
+ * open_lock.  iommu->lock is dropped for the vendor drivers only.
  */
 inline release_callback(n, gen, wait)
 {
@@ -274,7 +275,7 @@ dead_idev:	assert(!idev_freed[n]);
 inline device_release(n, gen, wait)
 {
 	atomic {
-		!reflck -> reflck = true;
+		!open_lock -> open_lock = true;
 		refcnt--;
 		if
 		:: refcnt != 0 -> goto disabled
@@ -310,7 +311,7 @@ inline device_release(n, gen, wait)
 		released = true;
 		left_mapped = !all(mapped, == NONE);
 		assert(!left_mapped);
-disabled:	reflck = false
+disabled:	open_lock = false
 	}
 	atomic {
 		assert(!dev_freed);
@@ -334,7 +335,7 @@ proctype Owner(bit me; bool opened)
 		}
 		atomic {
 #ifndef OPEN_UNLOCKED
-			!reflck;
+			!open_lock;
 #endif
 			refcnt++;
 			if
@@ -424,11 +425,11 @@ proctype Mapper(bit i; byte rounds)
 				:: skip
 				fi
 			:: true ->
-				/* fails; leaves no registration either */
+				/* fails; Idle() takes the registration */
 #ifdef RFC_ORDER
 				unregister_locked(i, k, gen, wait)
 #else
-				kill_idev(k)
+				skip
 #endif
 			fi;
 map_done:		k = 0;
@@ -535,6 +536,19 @@ end:	atomic {
 	}
 }
 
+/* By trylock: it leaves when the lock is taken, and comes again */
+proctype Idle(byte k)
+{
+end:	atomic {
+		live[IOMMU(k)] == k && mapped[IOMMU(k)] != k &&
+		!iommu_lock[IOMMU(k)] ->
+		lock_iommu(IOMMU(k));
+		assert(!idev_freed[k]);
+		kill_idev(k);
+		unlock_iommu(IOMMU(k))
+	}
+}
+
 proctype Unbind()
 {
 	users--;
@@ -593,7 +607,7 @@ init {
 		od;
 		n = 0;
 		do
-		:: n < NK -> run Worker(n); n++
+		:: n < NK -> run Worker(n); run Idle(n); n++
 		:: n == NK -> break
 		od;
 		run Owner(0, true);

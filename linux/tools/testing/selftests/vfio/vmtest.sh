@@ -270,8 +270,7 @@ if ((kvm)); then
 fi
 
 cmdline="console=ttyS0,115200 printk.devkmsg=on loglevel=7 panic=-1 oops=panic"
-# The check of the timer fails on a busy host, whose guests do not get to run in time.
-cmdline+=" no_timer_check hung_task_panic=1 softlockup_panic=1"
+cmdline+=" hung_task_panic=1 softlockup_panic=1"
 cmdline+=" intel_iommu=on mitigations=off"
 # A busy host delays an emulated timer beyond what the kernel's test of it allows.
 cmdline+=" no_timer_check ${VMTEST_APPEND:-}"

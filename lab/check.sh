@@ -225,13 +225,16 @@ added()
 #
 if wanted checkpatch; then
 	checkout "$tip"
+	# spdxcheck.py asks for "python", and for modules of Debian's python3.
+	mkdir -p "$WORK/bin"
+	ln -sf /usr/bin/python3 "$WORK/bin/python"
 	n=0
 	for commit in "${commits[@]}"; do
 		n=$((n + 1))
 		log=$LOGS/checkpatch-$(number $n).log
 		status=0
 		git -C "$SRC" format-patch -1 --stdout "$commit" > "$WORK/patch"
-		(cd "$SRC" && ./scripts/checkpatch.pl --strict --no-summary --show-types \
+		(cd "$SRC" && PATH=$WORK/bin:$PATH ./scripts/checkpatch.pl --strict --no-summary --show-types \
 			--ignore "$CHECKPATCH_IGNORE" "$WORK/patch") > "$log" 2>&1 || status=1
 		if grep -Eq '^(ERROR|WARNING|CHECK)' "$log"; then
 			status=1

@@ -155,14 +155,14 @@ make_initramfs()
 	#!/bin/busybox sh
 	export PATH=/bin:/t HOME=/root TERM=dumb
 	/bin/busybox --install -s /bin
-	mount -t proc proc /proc
-	mount -t sysfs sysfs /sys
-	mount -t devtmpfs devtmpfs /dev
+	mount -t proc none /proc
+	mount -t sysfs none /sys
+	mount -t devtmpfs none /dev
 	mkdir -p /dev/shm /dev/hugepages
-	mount -t tmpfs tmpfs /dev/shm
-	mount -t tmpfs tmpfs /tmp
-	mount -t hugetlbfs hugetlbfs /dev/hugepages 2>/dev/null
-	mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
+	mount -t tmpfs none /dev/shm
+	mount -t tmpfs none /tmp
+	mount -t hugetlbfs none /dev/hugepages 2>/dev/null
+	mount -t debugfs none /sys/kernel/debug 2>/dev/null
 	ulimit -c 0
 	ulimit -l unlimited
 	while read -r m; do

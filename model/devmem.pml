@@ -17,12 +17,13 @@
  *   Close(i)		    the last group leaves container i
  *   Worker(k)		    deferred unregistration of tracking object
  *			    ("idev") k
- *   Idle(k)		    idev k has had no ranges for long enough
+ *   Idle(k)		    the timer of idev k, that has lost its last range
+ *			    (with IDLE, as it makes for many more states)
  *   Unbind		    B's driver is unbound
  *   Unload		    the type1 module is unloaded
  *
- * Every process is finite, so if spin finds no invalid end state, then each
- * of them completes in every interleaving: there is no deadlock.
+ * Every process ends (or, for the timer, has nothing to do), so if spin finds
+ * no invalid end state, each completes in every interleaving: no deadlock.
  *
  * Alternatives to the design, of which spin must find the flaw named:
  *
@@ -35,6 +36,7 @@
  *   OPEN_UNLOCKED   open is not serialized with the release: mapping left
  *   NO_RECHECK      callback trusts its idev after retaking iommu->lock:
  *		     idev killed twice
+ *   WORKER_NO_CANCEL worker does not cancel the timer: use after free
  *   UNBIND_NO_WAIT  unbind does not wait for registrations: use after free
  *   UNLOAD_NO_FLUSH unload does not wait for the workers: code gone
  */
@@ -91,6 +93,8 @@ bool pinned[NI];		/* ... and a vendor driver pinned of it */
 bool dead[NK];
 bool queued[NK];
 bool idev_freed[NK];
+bool armed[NK];			/* the timer */
+bool fired[NK];			/* ... and it is running */
 
 /* ---- the type1 module ---- */
 byte module_refs = NI;
@@ -131,10 +135,14 @@ inline put_iommu(i)
 	fi
 }
 
-/* give locked_vm back: mmap_lock for write, for a moment */
-inline lock_acct()
+/* iommu->lock held; gives locked_vm back: mmap_lock for write, for a moment */
+inline unmap(i)
 {
-	mm_readers == 0
+	mm_readers == 0;
+#ifdef IDLE
+	armed[mapped[i]] = true;
+#endif
+	mapped[i] = NONE
 }
 
 /* An ioctl on the container; "in" if that still has its iommu */
@@ -256,8 +264,7 @@ inline release_callback(n, gen, wait)
 		fi;
 live_idev:	if
 		:: mapped[IOMMU(n)] == n ->
-			lock_acct();
-			mapped[IOMMU(n)] = NONE
+			unmap(IOMMU(n))
 		:: else
 		fi;
 		kill_idev(n);
@@ -425,9 +432,11 @@ proctype Mapper(bit i; byte rounds)
 				:: skip
 				fi
 			:: true ->
-				/* fails; Idle() takes the registration */
-#ifdef RFC_ORDER
+				/* fails; who takes the registration? */
+#if defined(RFC_ORDER)
 				unregister_locked(i, k, gen, wait)
+#elif defined(IDLE)
+				armed[k] = true
 #else
 				skip
 #endif
@@ -451,8 +460,7 @@ again:			lock_iommu(i);
 				unlock_iommu(i);
 				goto vendors
 			:: mapped[i] != NONE && !pinned[i] ->
-				lock_acct();
-				mapped[i] = NONE;
+				unmap(i);
 #ifdef RFC_ORDER
 				unregister_locked(i, k, gen, wait)
 #endif
@@ -485,9 +493,7 @@ proctype Close(bit i)
 		/* a vendor driver's group left, and unpinned, earlier */
 		pinned[i] = false;
 		if
-		:: mapped[i] != NONE ->
-			lock_acct();
-			mapped[i] = NONE
+		:: mapped[i] != NONE -> unmap(i)
 		:: else
 		fi;
 		k = live[i];
@@ -519,6 +525,10 @@ proctype Worker(byte k)
 end:	atomic {
 		queued[k] ->
 		assert(!text_gone);
+#if defined(IDLE) && !defined(WORKER_NO_CANCEL)
+		!fired[k];
+		armed[k] = false;
+#endif
 #ifndef CALLBACK_WAITS
 		unlink_notifier(k, gen, wait)
 #endif
@@ -536,18 +546,34 @@ end:	atomic {
 	}
 }
 
-/* By trylock: it leaves when the lock is taken, and comes again */
+#ifdef IDLE
+/* By trylock: if somebody has the lock it comes again */
 proctype Idle(byte k)
 {
-end:	atomic {
-		live[IOMMU(k)] == k && mapped[IOMMU(k)] != k &&
-		!iommu_lock[IOMMU(k)] ->
-		lock_iommu(IOMMU(k));
+end:	do
+	:: atomic {
+		armed[k] ->
+		armed[k] = false;
+		fired[k] = true
+	   }
+	   atomic {
 		assert(!idev_freed[k]);
-		kill_idev(k);
-		unlock_iommu(IOMMU(k))
-	}
+		assert(!text_gone);
+		if
+		:: iommu_lock[IOMMU(k)] -> armed[k] = true
+		:: else ->
+			lock_iommu(IOMMU(k));
+			if
+			:: mapped[IOMMU(k)] != k && !dead[k] -> kill_idev(k)
+			:: else
+			fi;
+			unlock_iommu(IOMMU(k))
+		fi;
+		fired[k] = false
+	   }
+	od
 }
+#endif
 
 proctype Unbind()
 {
@@ -607,7 +633,12 @@ init {
 		od;
 		n = 0;
 		do
-		:: n < NK -> run Worker(n); run Idle(n); n++
+		:: n < NK ->
+			run Worker(n);
+#ifdef IDLE
+			run Idle(n);
+#endif
+			n++
 		:: n == NK -> break
 		od;
 		run Owner(0, true);

@@ -27,20 +27,6 @@
 
 #define SYSLOG_ACTION_CONSOLE_LEVEL	8
 
-static int write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int ret = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		ret = -errno;
-	close(fd);
-
-	return ret;
-}
-
 /* Let the @nth allocation of this thread fail from now on, 0 for none */
 static int inject(int fd, int nth)
 {
@@ -71,13 +57,13 @@ static int inject_open(void)
 	for (i = 0; i < ARRAY_SIZE(kinds); i++) {
 		/* Allocations that may sleep too, of any size, and without a word */
 		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/ignore-gfp-wait", kinds[i]);
-		if (write_file(path, "N"))
+		if (write_text(path, "N"))
 			return -ENOENT;
 		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/verbose", kinds[i]);
-		write_file(path, "0");
+		write_text(path, "0");
 	}
-	write_file("/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem", "N");
-	write_file("/sys/kernel/debug/fail_page_alloc/min-order", "0");
+	write_text("/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem", "N");
+	write_text("/sys/kernel/debug/fail_page_alloc/min-order", "0");
 
 	return open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
 }
@@ -277,7 +263,7 @@ FAULT_TEST(bind_unwinds_from_every_failed_allocation)
 		ASSERT_EQ(0, pci_unbind(self->p.b.bdf));
 
 		ASSERT_EQ(0, inject(self->inject, nth));
-		write_file("/sys/bus/pci/drivers/vfio-pci/bind", self->p.b.bdf);
+		write_text("/sys/bus/pci/drivers/vfio-pci/bind", self->p.b.bdf);
 		more = injected(self->inject);
 
 		/* Bound or not, it can be now */

@@ -42,20 +42,6 @@ FIXTURE(mdev) {
 	void *bar;
 };
 
-static int write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-	int ret = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		ret = -errno;
-	close(fd);
-
-	return ret;
-}
-
 /* Unless it is there already.  The first test to find the file loads it. */
 static void load_module(void)
 {
@@ -118,7 +104,7 @@ FIXTURE_SETUP(mdev)
 	if (self->ret || access(TYPE "create", W_OK))
 		return;
 
-	ASSERT_EQ(0, write_file(TYPE "create", UUID));
+	ASSERT_EQ(0, write_text(TYPE "create", UUID));
 	self->created = true;
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	self->bar = p2p_bar(&self->p, 0, SZ_64K);
@@ -134,7 +120,7 @@ FIXTURE_TEARDOWN(mdev)
 	if (self->container >= 0)
 		close(self->container);
 	if (self->created)
-		write_file(MDEV "/remove", "1");
+		write_text(MDEV "/remove", "1");
 	if (!self->ret)
 		p2p_close(&self->p);
 }
@@ -146,6 +132,21 @@ static void release_peer(struct p2p *p, void *bar, size_t size)
 	dev_close(&p->b);
 }
 
+/* In a container that it has to itself at first */
+static void open_alone(struct __test_metadata *_metadata, FIXTURE_DATA(mdev) *self)
+{
+	self->container = container_open();
+	ASSERT_LE(0, self->container);
+	self->fd = mdev_open(self->container, &self->group);
+	ASSERT_LE(0, self->fd);
+}
+
+static void map_and_pin(struct __test_metadata *_metadata, FIXTURE_DATA(mdev) *self)
+{
+	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, pin(self->fd, IOVA_BAR));
+}
+
 /* D9: a container of its own, without an IOMMU: the pin is the only use of the BAR */
 TEST_F_TIMEOUT(mdev, pinned_bar_is_unpinned_and_unmapped_on_release, 120)
 {
@@ -153,10 +154,7 @@ TEST_F_TIMEOUT(mdev, pinned_bar_is_unpinned_and_unmapped_on_release, 120)
 
 	if (!self->created)
 		SKIP(return, NEEDS);
-	self->container = container_open();
-	ASSERT_LE(0, self->container);
-	self->fd = mdev_open(self->container, &self->group);
-	ASSERT_LE(0, self->fd);
+	open_alone(_metadata, self);
 
 	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
 	ASSERT_EQ(0, pin(self->fd, IOVA_BAR + SZ_4K));
@@ -204,13 +202,9 @@ TEST_F_TIMEOUT(mdev, pinned_bar_is_unpinned_on_unmap, 120)
 
 	if (!self->created)
 		SKIP(return, NEEDS);
-	self->container = container_open();
-	ASSERT_LE(0, self->container);
-	self->fd = mdev_open(self->container, &self->group);
-	ASSERT_LE(0, self->fd);
+	open_alone(_metadata, self);
 
-	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
-	ASSERT_EQ(0, pin(self->fd, IOVA_BAR));
+	map_and_pin(_metadata, self);
 	EXPECT_EQ(SZ_64K, dma_unmap(self->container, IOVA_BAR, SZ_64K));
 	info = pin_info(self->fd);
 	EXPECT_EQ(0, info.pinned);
@@ -226,10 +220,7 @@ TEST_F_TIMEOUT(mdev, pin_of_disabled_memory_is_refused, 120)
 {
 	if (!self->created)
 		SKIP(return, NEEDS);
-	self->container = container_open();
-	ASSERT_LE(0, self->container);
-	self->fd = mdev_open(self->container, &self->group);
-	ASSERT_LE(0, self->fd);
+	open_alone(_metadata, self);
 
 	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
 	ASSERT_EQ(0, dev_memory(self->p.b.fd, false));
@@ -252,12 +243,8 @@ TEST_F_TIMEOUT(mdev, group_that_joins_later_gets_the_bar_mapped, 120)
 	if (pci_find(&want_testdev, 0, bdf) < 0)
 		SKIP(return, "needs a pci-testdev");
 
-	self->container = container_open();
-	ASSERT_LE(0, self->container);
-	self->fd = mdev_open(self->container, &self->group);
-	ASSERT_LE(0, self->fd);
-	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
-	ASSERT_EQ(0, pin(self->fd, IOVA_BAR));
+	open_alone(_metadata, self);
+	map_and_pin(_metadata, self);
 
 	ASSERT_EQ(0, dev_open(&late, bdf, self->container));
 	EXPECT_TRUE(iommu_maps(bdf, IOVA_BAR, self->p.phys));
@@ -282,13 +269,9 @@ TEST_F_TIMEOUT(mdev, group_that_leaves_keeps_the_pin, 120)
 	if (pci_find(&want_testdev, 0, bdf) < 0)
 		SKIP(return, "needs a pci-testdev");
 
-	self->container = container_open();
-	ASSERT_LE(0, self->container);
-	self->fd = mdev_open(self->container, &self->group);
-	ASSERT_LE(0, self->fd);
+	open_alone(_metadata, self);
 	ASSERT_EQ(0, dev_open(&late, bdf, self->container));
-	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
-	ASSERT_EQ(0, pin(self->fd, IOVA_BAR));
+	map_and_pin(_metadata, self);
 
 	dev_close(&late);
 	EXPECT_EQ(1, pin_info(self->fd).pinned);

@@ -61,7 +61,7 @@ static int read_text(const char *path, char *buf, size_t len)
 	return n;
 }
 
-static int write_text(const char *path, const char *text)
+int write_text(const char *path, const char *text)
 {
 	ssize_t n;
 	int fd;

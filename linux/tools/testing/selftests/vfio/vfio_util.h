@@ -48,6 +48,9 @@ extern const struct pci_want want_shm;		/* ivshmem; BAR 2: memory */
 extern const struct pci_want want_testdev;	/* pci-testdev; BAR 0: registers; in a slot */
 extern const struct pci_want want_e1000e;	/* BARs 0, 1 and 3; function level reset */
 
+/* Write to an existing file, such as one of sysfs */
+int write_text(const char *path, const char *text);
+
 /* PCI devices by way of sysfs */
 /* Finds the @nth such device, in the order of addresses, and returns its BAR */
 int pci_find(const struct pci_want *want, unsigned int nth, char *bdf);

@@ -647,6 +647,34 @@ RACE_TEST(containers_are_reopened_at_once)
 	}
 }
 
+/*
+ * D10: what the kernel keeps of a device of which nothing is mapped goes after about a
+ * second.  Map again, or release the device, at about that moment.
+ */
+RACE_TEST(map_and_release_racing_the_end_of_a_registration)
+{
+	int round;
+	void *bar;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	for (round = 0; round < 12; round++) {
+		ASSERT_EQ(0, p2p_open_peer(&self->p));
+		bar = p2p_bar(&self->p, 0, SZ_64K);
+		ASSERT_NE(NULL, bar);
+		ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+		ASSERT_EQ(SZ_64K, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+		usleep(990000 + round * 3000);
+		if (round & 1)
+			ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+		munmap(bar, SZ_64K);
+		dev_close(&self->p.b);
+		EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+		EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+	}
+}
+
 /* E7: printed, not judged: time has no limit in an emulator */
 RACE_TEST(release_of_thousands_of_mappings)
 {

@@ -255,6 +255,87 @@ RELEASE_TEST(ram_beside_a_bar_goes_with_it_and_is_uncharged)
 	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, 3 * SZ_64K));
 }
 
+/* D4, D7: RAM and device memory, page by page in turn */
+RELEASE_TEST(many_ranges_in_one_mapping_go_together)
+{
+	const int pages = 64;
+	int64_t avail;
+	long before;
+	void *area;
+	int i;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	avail = dma_avail(self->p.container);
+	ASSERT_EQ(0, p2p_open_peer(&self->p));
+	area = mmap(NULL, pages * SZ_4K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		    -1, 0);
+	ASSERT_NE(MAP_FAILED, area);
+	for (i = 1; i < pages; i += 2)
+		ASSERT_NE(NULL, bar_mmap_at(area + i * SZ_4K, self->p.b.fd, self->p.bar,
+					    PROT_READ | PROT_WRITE, i * SZ_4K, SZ_4K));
+	before = proc_locked_kb();
+
+	/* Twice: unmapped by the user, and by the release */
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, area, pages * SZ_4K, DMA_RW));
+	EXPECT_EQ(before + pages * 2, proc_locked_kb());
+	EXPECT_EQ(pages * SZ_4K, dma_unmap(self->p.container, IOVA_BAR, pages * SZ_4K));
+	EXPECT_EQ(before, proc_locked_kb());
+
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, area, pages * SZ_4K, DMA_RW));
+	for (i = 1; i < pages; i += 2)
+		EXPECT_TRUE(iommu_maps(self->p.a.bdf, IOVA_BAR + i * SZ_4K,
+				       self->p.phys + i * SZ_4K));
+	expect_mapped(_metadata, &self->p, IOVA_BAR + 3 * SZ_4K, 3 * SZ_4K);
+	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_4K, 0x600d));
+	EXPECT_EQ(0x600d, *(uint32_t *)(area + 2 * SZ_4K));
+
+	for (i = 1; i < pages; i += 2)
+		munmap(area + i * SZ_4K, SZ_4K);
+	dev_close(&self->p.b);
+	EXPECT_EQ(before, proc_locked_kb());
+	EXPECT_EQ(avail, dma_avail(self->p.container));
+	for (i = 0; i < pages; i++)
+		EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR + i * SZ_4K, NULL));
+	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, pages * SZ_4K));
+}
+
+/* D3: while the container keeps a record of the pages that DMA may have written */
+RELEASE_TEST(release_while_dirty_pages_are_tracked)
+{
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	self->bar = map_peer(_metadata, &self->p, SZ_64K);
+	if (dma_track_dirty(self->p.container, true))
+		SKIP(return, "the container cannot track dirty pages");
+
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR + SZ_1M, self->bar, SZ_64K, DMA_RW));
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR + SZ_1M, NULL));
+	expect_gone(_metadata, &self->p, IOVA_BAR, 2 * SZ_1M, 0);
+	EXPECT_EQ(0, dma_track_dirty(self->p.container, false));
+}
+
+/* D3: the first version of the interface differs in what may be unmapped only */
+RELEASE_TEST(release_with_the_first_version_of_the_interface)
+{
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	p2p_close(&self->p);
+	container_iommu_type = VFIO_TYPE1_IOMMU;
+	ASSERT_EQ(0, p2p_open(&self->p, &want_mem));
+	self->bar = map_peer(_metadata, &self->p, SZ_64K);
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, self->p.scratch, SZ_4K, DMA_RW));
+}
+
 /* D3: what does not hold a page of the device is left alone */
 RELEASE_TEST(other_mappings_stay)
 {
@@ -338,6 +419,27 @@ RELEASE_TEST(reopened_device_is_tracked_again)
 		dev_close(&self->p.b);
 		expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 	}
+}
+
+/* D10: what the kernel keeps of a device that is not mapped any more, it lets go in time */
+RELEASE_TEST(mapping_after_a_long_pause_is_tracked)
+{
+	int i;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	self->bar = map_peer(_metadata, &self->p, SZ_64K);
+	for (i = 0; i < 3; i++) {
+		EXPECT_EQ(SZ_64K, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+		usleep(500000 + i * 1000000);
+		ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	}
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
 /* D3: unmapping by the user comes first, there is nothing left to remove */

@@ -326,12 +326,14 @@ int group_open(const char *bdf)
 	return fd < 0 ? -errno : fd;
 }
 
+int container_iommu_type = VFIO_TYPE1v2_IOMMU;
+
 /* The first group in a container also gives it its IOMMU backend */
 int group_attach(int group, int container)
 {
 	if (ioctl(group, VFIO_GROUP_SET_CONTAINER, &container))
 		return -errno;
-	if (ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU) && errno != EINVAL)
+	if (ioctl(container, VFIO_SET_IOMMU, container_iommu_type) && errno != EINVAL)
 		return -errno;
 
 	return 0;
@@ -519,6 +521,17 @@ int64_t dma_unmap(int container, uint64_t iova, uint64_t size)
 	};
 
 	return ioctl(container, VFIO_IOMMU_UNMAP_DMA, &unmap) ? -errno : (int64_t)unmap.size;
+}
+
+int dma_track_dirty(int container, bool on)
+{
+	struct vfio_iommu_type1_dirty_bitmap dirty = {
+		.argsz = sizeof(dirty),
+		.flags = on ? VFIO_IOMMU_DIRTY_PAGES_FLAG_START :
+			      VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP,
+	};
+
+	return ioctl(container, VFIO_IOMMU_DIRTY_PAGES, &dirty) ? -errno : 0;
 }
 
 /* How many more mappings the container would take */

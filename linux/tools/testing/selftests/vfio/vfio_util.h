@@ -76,6 +76,9 @@ struct vfio_dev {
  */
 extern int group_patience_ms;
 
+/* Which backend group_attach() gives to a container: VFIO_TYPE1v2_IOMMU */
+extern int container_iommu_type;
+
 int container_open(void);
 int group_open(const char *bdf);
 int group_attach(int group, int container);
@@ -101,6 +104,7 @@ int dev_hot_reset(int devfd, const int *groups, unsigned int count);
 int dma_map(int container, uint64_t iova, const void *vaddr, uint64_t size, uint32_t flags);
 int64_t dma_unmap(int container, uint64_t iova, uint64_t size);
 int64_t dma_avail(int container);
+int dma_track_dirty(int container, bool on);
 
 /* What the kernel accounts to this process, in KiB */
 long proc_locked_kb(void);

@@ -27,12 +27,11 @@ stage()
 	shift
 	echo "# $name"
 	set -m
-	"$@" > >(tee "$out") < /dev/null &
+	("$@" < /dev/null | tee "$out") &
 	running=$!
 	set +m
 	wait "$running" || status=$?
 	running=
-	sleep 0.2
 	sum=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$out" | tail -n 1) || sum=
 	if [[ -z $sum ]]; then
 		echo "not ok - $name: ended with status $status and no result"

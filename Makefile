@@ -12,12 +12,13 @@
 # ONLY="WORD..."	make test: only these stages, tests or groups of lab/tests.list
 # FORCE=1		make compose: drop edits that were not written back
 # REFRESH=1		look for a newer package of the source
+# RESUME=1		make proof: keep the results that there are
 
 BASE ?= $(shell ls series | sort -V | head -n 1)
-export KERNEL_SRC CACHE ONLY FORCE REFRESH FLAVOR JOBS
+export KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME FLAVOR JOBS
 
 # An empty variable is one that is not set.
-unexport $(foreach v,KERNEL_SRC CACHE ONLY FORCE REFRESH FLAVOR JOBS,$(if $($v),,$v))
+unexport $(foreach v,KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME FLAVOR JOBS,$(if $($v),,$v))
 
 .PHONY: help run test deps fetch compose writeback series stock patched build \
 	selftests check spin proof clean distclean

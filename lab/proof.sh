@@ -6,6 +6,8 @@
 # Show each test failing: run them all on stock and on the patched kernel, and those
 # that lab/reverts.list names on kernels with one fix reverted each, and write
 # docs/proof.md.  ONLY="NAME..." takes only these reverts, and writes no file.
+# RESUME=1 takes the results that there are already, of a run that was interrupted
+# or of one with ONLY, as they are.
 
 . "$(dirname "$0")/lib.sh"
 load_base "${1:-}"
@@ -20,12 +22,18 @@ trim()
 # A kernel that is broken on purpose is expected to hang: a shorter wait will do.
 export VMTEST_APPEND="${VMTEST_APPEND:-} sysctl.kernel.hung_task_timeout_secs=40"
 
+have()
+{
+	[[ -n ${RESUME:-} && -s $proof/$1 ]]
+}
+
 # try LABEL KERNEL_DIR [NAME]...: results in build/BASE/proof/LABEL.
 try()
 {
 	local label=$1 kernel=$2
 
 	shift 2
+	! have "$label" || return 0
 	say "testing on $label"
 	"$TOP/lab/vmtests.sh" "$BASE" "$kernel" "$programs" "$@" > "$proof/$label.new" || :
 	grep -qE '^[0-9]+ passed, ' "$proof/$label.new" || die "the tests did not run on $label"
@@ -160,6 +168,7 @@ progress "cloning the patched tree" "$LOGS/proof-clone.log" clone_mutant ||
 while IFS='|' read -r name tests _; do
 	name=$(trim "$name")
 	[[ -n $name && $name != '#'* && " ${names[*]} " == *" $name "* ]] || continue
+	! have "$name" || continue
 	build_mutant "$name"
 	read -ra tests <<< "$tests"
 	try "$name" "$proof/kernel-$name" "${tests[@]}"

@@ -5,6 +5,7 @@
 # make compose		a git tree with a commit a patch, to build and to edit
 # make writeback	the edited commits back to series/ and linux/
 # make series		the whole series as one folder for git am
+# make proof		each test seen failing: writes docs/proof.md, in an hour or so
 #
 # BASE=5.10		which kernel: a folder in series/
 # KERNEL_SRC=PATH	a tree or tarball of it instead of Debian's

@@ -133,7 +133,7 @@ static void release_peer(struct p2p *p, void *bar, size_t size)
 }
 
 /* In a container that it has to itself at first */
-static void open_alone(struct __test_metadata *_metadata, FIXTURE_DATA(mdev) *self)
+static void open_alone(struct __test_metadata *_metadata, struct _test_data_mdev *self)
 {
 	self->container = container_open();
 	ASSERT_LE(0, self->container);
@@ -141,7 +141,7 @@ static void open_alone(struct __test_metadata *_metadata, FIXTURE_DATA(mdev) *se
 	ASSERT_LE(0, self->fd);
 }
 
-static void map_and_pin(struct __test_metadata *_metadata, FIXTURE_DATA(mdev) *self)
+static void map_and_pin(struct __test_metadata *_metadata, struct _test_data_mdev *self)
 {
 	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
 	ASSERT_EQ(0, pin(self->fd, IOVA_BAR));

@@ -212,3 +212,9 @@ adopt_objects()
 		xargs -0 -r sed -i "s|$from/|$place/|g" || return 1
 	find "$obj" -type f -print0 | xargs -0 -r touch -r "$obj/.config"
 }
+
+# $1 without the blanks around it, as a field of one of the lab's lists
+trim()
+{
+	sed 's/^[[:space:]]*//; s/[[:space:]]*$//' <<< "$1"
+}

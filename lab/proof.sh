@@ -14,11 +14,6 @@ load_base "${1:-}"
 read -ra only <<< "${ONLY:-}"
 unset ONLY
 
-trim()
-{
-	sed 's/^[[:space:]]*//; s/[[:space:]]*$//' <<< "$1"
-}
-
 # A kernel that is broken on purpose is expected to hang: a shorter wait will do.
 export VMTEST_APPEND="${VMTEST_APPEND:-} sysctl.kernel.hung_task_timeout_secs=40"
 

@@ -49,11 +49,6 @@ shown()
 	fi
 }
 
-trim()
-{
-	sed 's/^[[:space:]]*//; s/[[:space:]]*$//' <<< "$1"
-}
-
 table()
 {
 	local name what promised stock patched verdict

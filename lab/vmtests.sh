@@ -16,11 +16,6 @@ shift 3
 only=("$@")
 label=${kernel##*/}
 
-trim()
-{
-	sed 's/^[[:space:]]*//; s/[[:space:]]*$//' <<< "$1"
-}
-
 selected()
 {
 	local word

@@ -141,6 +141,19 @@ static void open_alone(struct __test_metadata *_metadata, struct _test_data_mdev
 	ASSERT_LE(0, self->fd);
 }
 
+/* And a device that may join it */
+static bool open_alone_with_another(struct __test_metadata *_metadata,
+				    struct _test_data_mdev *self, char *bdf)
+{
+	if (!self->created)
+		SKIP(return false, NEEDS);
+	if (pci_find(&want_testdev, 0, bdf) < 0)
+		SKIP(return false, "needs a pci-testdev");
+
+	open_alone(_metadata, self);
+	return true;
+}
+
 static void map_and_pin(struct __test_metadata *_metadata, struct _test_data_mdev *self)
 {
 	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
@@ -238,12 +251,8 @@ TEST_F_TIMEOUT(mdev, group_that_joins_later_gets_the_bar_mapped, 120)
 	struct vfio_dev late = { .group = -1, .fd = -1 };
 	char bdf[BDF_LEN];
 
-	if (!self->created)
-		SKIP(return, NEEDS);
-	if (pci_find(&want_testdev, 0, bdf) < 0)
-		SKIP(return, "needs a pci-testdev");
-
-	open_alone(_metadata, self);
+	if (!open_alone_with_another(_metadata, self, bdf))
+		return;
 	map_and_pin(_metadata, self);
 
 	ASSERT_EQ(0, dev_open(&late, bdf, self->container));
@@ -264,12 +273,8 @@ TEST_F_TIMEOUT(mdev, group_that_leaves_keeps_the_pin, 120)
 	struct vfio_dev late = { .group = -1, .fd = -1 };
 	char bdf[BDF_LEN];
 
-	if (!self->created)
-		SKIP(return, NEEDS);
-	if (pci_find(&want_testdev, 0, bdf) < 0)
-		SKIP(return, "needs a pci-testdev");
-
-	open_alone(_metadata, self);
+	if (!open_alone_with_another(_metadata, self, bdf))
+		return;
 	ASSERT_EQ(0, dev_open(&late, bdf, self->container));
 	map_and_pin(_metadata, self);
 

@@ -166,6 +166,13 @@ static void crowd_stop(struct crowd *c)
 		pthread_join(c->thread[--c->running], NULL);
 }
 
+static void crowd_judge(struct __test_metadata *_metadata, const struct crowd *c)
+{
+	printf("# %lu mapped, %lu refused\n", c->mapped, c->refused);
+	EXPECT_EQ(0, c->errors)
+		TH_LOG("the last error was: %s", strerror(c->last_error));
+}
+
 /* E6: whoever comes first, what is left is nothing */
 RACE_TEST(map_racing_release_leaves_no_mapping)
 {
@@ -193,10 +200,8 @@ RACE_TEST(map_racing_release_leaves_no_mapping)
 		left += dma_unmap(self->p.container, IOVA_BAR, THREADS * c.slots * STRIDE) != 0;
 		munmap(c.bar, STRIDE);
 	}
-	printf("# %lu mapped, %lu refused\n", c.mapped, c.refused);
+	crowd_judge(_metadata, &c);
 	EXPECT_EQ(0, left);
-	EXPECT_EQ(0, c.errors)
-		TH_LOG("the last error was: %s", strerror(c.last_error));
 	EXPECT_LT(0, c.mapped);
 }
 
@@ -222,10 +227,8 @@ RACE_TEST(map_and_unmap_racing_release_leave_no_mapping)
 		crowd_stop(&c);
 		munmap(c.bar, STRIDE);
 	}
-	printf("# %lu mapped, %lu refused\n", c.mapped, c.refused);
+	crowd_judge(_metadata, &c);
 	EXPECT_EQ(0, left);
-	EXPECT_EQ(0, c.errors)
-		TH_LOG("the last error was: %s", strerror(c.last_error));
 }
 
 /* E1: the user unmaps what the release is about to remove */
@@ -525,6 +528,15 @@ static void *fault_thread(void *arg)
 	return NULL;
 }
 
+static void stop_mapping_and_faulting(struct __test_metadata *_metadata, struct crowd *c,
+				      pthread_t faulting)
+{
+	crowd_stop(c);
+	pthread_join(faulting, NULL);
+	crowd_judge(_metadata, c);
+	EXPECT_LT(0, c->mapped);
+}
+
 RACE_TEST(map_racing_disable_and_faults)
 {
 	struct crowd c = { .slots = 32 };
@@ -546,12 +558,7 @@ RACE_TEST(map_racing_disable_and_faults)
 		ASSERT_EQ(0, dev_memory(self->p.b.fd, true));
 		nap(round);
 	}
-	crowd_stop(&c);
-	pthread_join(thread, NULL);
-	printf("# %lu mapped, %lu refused\n", c.mapped, c.refused);
-	EXPECT_EQ(0, c.errors)
-		TH_LOG("the last error was: %s", strerror(c.last_error));
-	EXPECT_LT(0, c.mapped);
+	stop_mapping_and_faulting(_metadata, &c, thread);
 	EXPECT_LT(0, c.refused);
 }
 
@@ -583,12 +590,7 @@ RACE_TEST(map_racing_reset_and_faults)
 		EXPECT_TRUE(!ret || ret == -EBUSY);
 		nap(round);
 	}
-	crowd_stop(&c);
-	pthread_join(thread, NULL);
-	printf("# %lu mapped, %lu refused\n", c.mapped, c.refused);
-	EXPECT_EQ(0, c.errors)
-		TH_LOG("the last error was: %s", strerror(c.last_error));
-	EXPECT_LT(0, c.mapped);
+	stop_mapping_and_faulting(_metadata, &c, thread);
 	/* Memory was enabled all the time */
 	EXPECT_EQ(0, c.refused);
 }
@@ -741,9 +743,7 @@ RACE_TEST(map_racing_the_end_of_the_container)
 	}
 	crowd_stop(&c);
 	EXPECT_EQ(0, ret);
-	EXPECT_EQ(0, c.errors)
-		TH_LOG("the last error was: %s", strerror(c.last_error));
-	printf("# %lu mapped, %lu refused\n", c.mapped, c.refused);
+	crowd_judge(_metadata, &c);
 
 	munmap(c.bar, STRIDE);
 	dev_close(&self->p.b);

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -415,11 +416,14 @@ RACE_TEST(close_of_the_mappers_container_racing_release)
 	close(container);
 }
 
-/* E9: two processes, one with the mapping and one with the device, die together */
+/*
+ * E4, E9: two processes, one with the mapping and one with the device, die together, in
+ * either order, or the owner alone
+ */
 RACE_TEST(mapper_and_owner_are_killed_together)
 {
-	int container, ready[2], round;
-	pid_t mapper, owner;
+	int container, sock[2], round, i;
+	pid_t pid, mapper, owner;
 	void *bar;
 	char c;
 
@@ -428,13 +432,14 @@ RACE_TEST(mapper_and_owner_are_killed_together)
 
 	p2p_close(&self->p);
 	for (round = 0; round < 15; round++) {
-		ASSERT_EQ(0, pipe(ready));
+		ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, sock));
 
 		/* The owner has B in a container of its own, and its child maps it elsewhere */
 		owner = fork();
 		ASSERT_LE(0, owner);
 		if (!owner) {
 			die_with_parent();
+			close(sock[0]);
 			container = container_open();
 			if (container < 0 || p2p_open(&self->p, &want_mem))
 				_exit(1);
@@ -445,7 +450,6 @@ RACE_TEST(mapper_and_owner_are_killed_together)
 				_exit(1);
 			mapper = fork();
 			if (!mapper) {
-				die_with_parent();
 				dev_close(&self->p.b);
 				close(container);
 				if (dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW))
@@ -456,21 +460,36 @@ RACE_TEST(mapper_and_owner_are_killed_together)
 				munmap(self->p.regs, SZ_4K);
 				close(self->p.container);
 			}
-			/* Both report, then wait for the end */
-			c = !mapper;
-			if (write(ready[1], &c, 1) == 1)
-				pause();
+			/* Both report, then wait for the end: theirs, or that of the test */
+			pid = getpid();
+			if (write(sock[1], &pid, sizeof(pid)) == sizeof(pid) &&
+			    !read(sock[1], &c, 1))
+				_exit(0);
 			_exit(1);
 		}
-		close(ready[1]);
-		ASSERT_EQ(1, read(ready[0], &c, 1));
-		ASSERT_EQ(1, read(ready[0], &c, 1));
-		nap(round);
-		kill(owner, SIGKILL);
-		ASSERT_EQ(owner, waitpid(owner, NULL, 0));
-		/* End of file: the mapper, whose parent is gone, is gone too */
-		EXPECT_EQ(0, read(ready[0], &c, 1));
-		close(ready[0]);
+		close(sock[1]);
+		for (i = 0, mapper = 0; i < 2; i++) {
+			ASSERT_EQ(sizeof(pid), read(sock[0], &pid, sizeof(pid)));
+			if (pid != owner)
+				mapper = pid;
+		}
+		ASSERT_LT(0, mapper);
+		EXPECT_NE(0, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+
+		kill(round % 3 == 1 ? mapper : owner, SIGKILL);
+		if (round % 3 == 2) {
+			/* The mapper lives on, without the mapping */
+			ASSERT_EQ(owner, waitpid(owner, NULL, 0));
+			EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+			kill(mapper, SIGKILL);
+		} else {
+			nap(round);
+			kill(round % 3 == 1 ? owner : mapper, SIGKILL);
+			ASSERT_EQ(owner, waitpid(owner, NULL, 0));
+		}
+		/* End of file: the mapper is gone too */
+		EXPECT_EQ(0, read(sock[0], &c, 1));
+		close(sock[0]);
 	}
 
 	EXPECT_EQ(0, p2p_open(&self->p, &want_mem));

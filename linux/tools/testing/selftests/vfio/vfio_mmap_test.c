@@ -443,33 +443,40 @@ struct touch {
 #define PHASE_DISABLED	2
 #define PHASES		4	/* enabled, changing, disabled, changing */
 
-static void *touch_thread(void *arg)
+static void touch_page(struct touch *t, const void *addr)
 {
-	unsigned int before, after, round = 0;
-	struct touch *t = arg;
-	size_t off = 0;
+	unsigned int before, after;
 	uint32_t val;
 	int ret;
+
+	before = __atomic_load_n(&t->phase, __ATOMIC_SEQ_CST);
+	ret = bus_read32(addr, &val);
+	after = __atomic_load_n(&t->phase, __ATOMIC_SEQ_CST);
+
+	__atomic_fetch_add(ret ? &t->faults : &t->reads, 1, __ATOMIC_RELAXED);
+	if (before != after && !t->steady)
+		return;
+	if (ret && (before % PHASES == PHASE_ENABLED || t->steady))
+		__atomic_fetch_add(&t->bad_faults, 1, __ATOMIC_RELAXED);
+	if (!ret && before % PHASES == PHASE_DISABLED && !t->steady)
+		__atomic_fetch_add(&t->bad_reads, 1, __ATOMIC_RELAXED);
+	/* The registers at the start of these BARs never read as all ones */
+	if (!ret && t->steady && addr == t->bar && val == ~0U)
+		__atomic_fetch_add(&t->bad_reads, 1, __ATOMIC_RELAXED);
+}
+
+static void *touch_thread(void *arg)
+{
+	struct touch *t = arg;
+	unsigned int round = 0;
+	size_t off = 0;
 
 	/* An emulator that runs one CPU at a time needs the others to sleep now and then */
 	while (!__atomic_load_n(&t->stop, __ATOMIC_RELAXED)) {
 		if (!(++round % 16))
 			usleep(100);
 		off = (off + SZ_4K) % t->size;
-		before = __atomic_load_n(&t->phase, __ATOMIC_SEQ_CST);
-		ret = bus_read32(t->bar + off, &val);
-		after = __atomic_load_n(&t->phase, __ATOMIC_SEQ_CST);
-
-		__atomic_fetch_add(ret ? &t->faults : &t->reads, 1, __ATOMIC_RELAXED);
-		if (before != after && !t->steady)
-			continue;
-		if (ret && (before % PHASES == PHASE_ENABLED || t->steady))
-			__atomic_fetch_add(&t->bad_faults, 1, __ATOMIC_RELAXED);
-		if (!ret && before % PHASES == PHASE_DISABLED && !t->steady)
-			__atomic_fetch_add(&t->bad_reads, 1, __ATOMIC_RELAXED);
-		/* The registers at the start of these BARs never read as all ones */
-		if (!ret && t->steady && !off && val == ~0U)
-			__atomic_fetch_add(&t->bad_reads, 1, __ATOMIC_RELAXED);
+		touch_page(t, t->bar + off);
 	}
 
 	return NULL;
@@ -603,15 +610,21 @@ STRESS_TEST(concurrent_faults_raise_sigbus_only_while_disabled)
 	EXPECT_LT(0, t.faults);
 }
 
-/* E9: children come and go with copies of the mapping while memory goes and comes */
+/* A2, E9: children come and go with copies of the mapping while memory goes and comes */
 STRESS_TEST(fork_and_exit_while_memory_is_toggled)
 {
-	struct touch t;
-	int i, status;
+	struct touch *t;
+	int i, n, status;
+	void *moved;
 	pid_t pid;
 
 	if (self->b.missing)
 		SKIP(return, NO_BAR);
+
+	/* Shared, so that children count as the threads do */
+	t = mmap(NULL, sizeof(*t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, t);
+	ASSERT_EQ(0, touch_start(t, self->b.bar, self->b.size, false));
 
 	pid = fork();
 	ASSERT_LE(0, pid);
@@ -620,31 +633,38 @@ STRESS_TEST(fork_and_exit_while_memory_is_toggled)
 		for (i = 0; i < 15; i++) {
 			pid = fork();
 			if (!pid) {
-				bus_read32(self->b.bar, NULL);
-				move(self->b.bar, self->b.size);
+				for (n = 0; n < 16; n++, usleep(100))
+					touch_page(t, self->b.bar);
+				moved = move(self->b.bar, self->b.size);
+				if (!moved)
+					_exit(1);
+				for (n = 0; n < 16; n++, usleep(100))
+					touch_page(t, moved);
 				_exit(0);
 			}
-			bus_read32(self->b.bar, NULL);
+			touch_page(t, self->b.bar);
 			if (waitpid(pid, &status, 0) != pid || status)
 				_exit(1);
 		}
 		_exit(0);
 	}
 
-	ASSERT_EQ(0, touch_start(&t, self->b.bar, self->b.size, false));
 	while (!waitpid(pid, &status, WNOHANG)) {
-		touch_phase(&t);
+		touch_wait(t);
+		touch_phase(t);
 		ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
-		touch_phase(&t);
-		touch_phase(&t);
+		touch_phase(t);
+		touch_wait(t);
+		touch_phase(t);
 		ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
-		touch_phase(&t);
+		touch_phase(t);
 	}
-	touch_stop(&t);
+	touch_stop(t);
 
 	EXPECT_EQ(0, status);
-	EXPECT_EQ(0, t.bad_faults);
-	EXPECT_EQ(0, t.bad_reads);
+	EXPECT_EQ(0, t->bad_faults);
+	EXPECT_EQ(0, t->bad_reads);
+	munmap(t, sizeof(*t));
 }
 
 /* A6, A7: read() of a BAR into the mmap of a BAR while memory is toggled */

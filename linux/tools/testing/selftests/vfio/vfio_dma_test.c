@@ -142,23 +142,27 @@ DMA_TEST(mapping_over_vmas_in_reverse_order)
 	expect_nothing_mapped(_metadata, &self->p, pages * SZ_4K, self->avail, self->locked);
 }
 
-/* D7: BAR pages that the CPU has touched, in part, are mapped all the same */
+/* D7, B3: a BAR that the CPU has touched in part is mapped all the same */
 DMA_TEST(partly_touched_bar)
 {
+	uint64_t size;
+	size_t off;
 	void *bar;
-	int i;
 
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
+	size = self->p.size;
+	if (size < 4 * SZ_1M)
+		SKIP(return, "needs a device with 4 MiB of memory or more");
 
-	bar = p2p_bar(&self->p, 0, SZ_64K);
+	bar = p2p_bar(&self->p, 0, size);
 	ASSERT_NE(NULL, bar);
-	for (i = 1; i < 16; i += 3)
-		EXPECT_EQ(0, bus_read32(bar + i * SZ_4K, NULL));
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
-	for (i = 0; i < 16; i++)
-		EXPECT_TRUE(iommu_maps(self->p.a.bdf, IOVA_BAR + i * SZ_4K,
-				       self->p.phys + i * SZ_4K));
+	/* A fault may fill a page table, that is 2 MiB, and leaves those beside it empty */
+	for (off = 3 * SZ_1M; off < size; off += 4 * SZ_1M)
+		EXPECT_EQ(0, bus_read32(bar + off, NULL));
+	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, size, DMA_RW));
+	for (off = 0; off < size; off += SZ_1M)
+		EXPECT_TRUE(iommu_maps(self->p.a.bdf, IOVA_BAR + off, self->p.phys + off));
 }
 
 /* B1: the vma alone is enough, the file descriptor may be closed */

@@ -37,6 +37,8 @@ defaults=1
 log=
 devices=()
 files=()
+bind=
+append=${VMTEST_APPEND:-}
 tmp=
 child=
 
@@ -56,13 +58,16 @@ usage()
 	  -n          none of the default devices
 	  -f FILE     copy FILE into the guest too, into the directory PROGRAM runs
 	              in; may be repeated
+	  -b ID       bind the first PCI device with this VENDOR:DEVICE, as lspci -n shows
+	              it, to vfio-pci, and give PROGRAM its address as the last ARG
+	  -a TEXT     append TEXT to the kernel's parameters
 	  -q QEMU     the QEMU to run (default $qemu)
 	  -l LOGFILE  keep the guest's console here (default: shown on failure)
 	  -k          use KVM instead of emulating the CPU
 	  -h          this text
 
 	PROGRAM and the files must be static or scripts; a busybox shell is there.
-	It may append kernel parameters through the environment: VMTEST_APPEND.
+	The environment may append kernel parameters too: VMTEST_APPEND.
 
 	Exit status: PROGRAM's own (at most 123), or
 	  $EXIT_TIMEOUT  the time was up
@@ -173,7 +178,18 @@ make_initramfs()
 	exec 3<> /dev/ttyS1
 	stty raw -echo 115200 <&3
 	cd /t
-	setsid $(quote "./${program##*/}" ${args[@]+"${args[@]}"}) < /dev/null >&3 2>&1 3>&-
+	for device in /sys/bus/pci/devices/*; do
+		[ -n "$bind" ] || break
+		read -r vendor < "\$device/vendor"
+		read -r id < "\$device/device"
+		[ "\$vendor:\$id" = "0x${bind%%:*}:0x${bind##*:}" ] || continue
+		address=\${device##*/}
+		echo vfio-pci > "\$device/driver_override"
+		echo "\$address" > /sys/bus/pci/drivers_probe
+		break
+	done
+	set -- $(quote "./${program##*/}" ${args[@]+"${args[@]}"}) \$address
+	setsid "\$@" < /dev/null >&3 2>&1 3>&-
 	status=\$?
 	echo "vmtest: status \$status" > /dev/kmsg
 	stty -F /dev/ttyS1 sane 2>/dev/null
@@ -228,13 +244,15 @@ show_log()
 	fi
 }
 
-while getopts ':c:m:t:d:f:q:l:knh' opt; do
+while getopts ':a:c:m:t:d:f:b:q:l:knh' opt; do
 	case $opt in
 	c) cpus=$OPTARG ;;
 	m) memory=$OPTARG ;;
 	t) timeout=$OPTARG ;;
 	d) devices+=("$OPTARG") ;;
 	f) files+=("$OPTARG") ;;
+	b) bind=$OPTARG ;;
+	a) append+=" $OPTARG" ;;
 	q) qemu=$OPTARG ;;
 	l) log=$OPTARG ;;
 	k) kvm=1 ;;
@@ -255,6 +273,7 @@ args=("$@")
 for value in "$cpus" "$memory" "$timeout"; do
 	is_number "$value" || die "$value: not a positive number"
 done
+[[ -z $bind || $bind =~ ^[0-9a-f]{4}:[0-9a-f]{4}$ ]] || die "$bind: not VENDOR:DEVICE"
 [[ -s $build/bzImage ]] || die "$build: no bzImage here; build the kernel first"
 [[ -r $build/modules/order ]] || die "$build: no modules/order here; build the kernel first"
 while read -r module; do
@@ -273,7 +292,7 @@ cmdline="console=ttyS0,115200 printk.devkmsg=on loglevel=7 panic=-1 oops=panic"
 cmdline+=" hung_task_panic=1 softlockup_panic=1"
 cmdline+=" intel_iommu=on mitigations=off"
 # A busy host delays an emulated timer beyond what the kernel's test of it allows.
-cmdline+=" no_timer_check ${VMTEST_APPEND:-}"
+cmdline+=" no_timer_check $append"
 
 trap cleanup EXIT
 trap 'exit 129' HUP

@@ -4,10 +4,10 @@
 # Usage: writeback.sh BASE
 #
 # Write the commits of build/BASE/tree (base..series) back to where they came from:
-# a commit that only touches files that stand under linux/, or whose subject is that
-# of a linux/commits/NAME.msg, to linux/; every other one to series/BASE/, numbered
-# in order.  A commit that adds a file to the ones linux/ has is written to linux/
-# if linux/commits has its subject.
+# a commit that only touches files that stand under linux/ and not in the base, or whose
+# subject is that of a linux/commits/NAME.msg, to linux/; every other one to series/BASE/,
+# numbered in order.  A commit that adds a file to the ones linux/ has is written to
+# linux/ if linux/commits has its subject.
 
 . "$(dirname "$0")/lib.sh"
 load_base "${1:-}"
@@ -51,6 +51,7 @@ all_shared()
 
 	while read -r file; do
 		[[ -f $TOP/linux/$file ]] || return 1
+		! git -C "$TREE" cat-file -e "base:$file" 2>/dev/null || return 1
 	done < <(git -C "$TREE" diff-tree -r --no-commit-id --name-only "$1")
 }
 

@@ -16,7 +16,7 @@ compile()
 
 	kernel_make "$tree" headers_install INSTALL_HDR_PATH="$headers" || return 1
 	make -C "$tree/$SELFTESTS" OUTPUT="$dir" CC="$CC" \
-		KHDR_INCLUDES="-isystem $headers/include" all || return 1
+		KHDR_INCLUDES="-isystem $headers/include" USERLDFLAGS=-static all || return 1
 	touch "$dir/.complete"
 }
 

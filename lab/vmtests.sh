@@ -16,10 +16,12 @@ shift 3
 only=("$@")
 label=${kernel##*/}
 
+# Is the test, with this name and these groups, for this base and asked for?
 selected()
 {
 	local word
 
+	[[ " $1 " != *" @"* || " $1 " == *" @$BASE "* ]] || return 1
 	((${#only[@]})) || return 0
 	for word in "${only[@]}"; do
 		[[ " $1 " != *" $word "* ]] || return 0

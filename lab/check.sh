@@ -484,7 +484,7 @@ for arch in x86-64 arm64; do
 	configured=
 	case $arch in
 	x86-64)
-		paths='^(drivers|include|mm|fs|kernel|arch|lib|scripts|tools/testing/selftests/vfio/.*)/'
+		paths='^(drivers|include|mm|fs|kernel|arch|lib|scripts|tools/testing/selftests/vfio/mdev_pin)/'
 		;;
 	arm64)
 		paths='^(drivers/vfio/(platform|fsl-mc)/|drivers/vfio/(vfio\.c|Kconfig|Makefile)|include/)'

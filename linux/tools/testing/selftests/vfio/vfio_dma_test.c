@@ -35,7 +35,7 @@ FIXTURE_SETUP(dma)
 		return;
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
-	self->avail = dma_avail(self->p.container);
+	self->avail = dma_avail(self->p.iommu);
 	self->locked = proc_locked_kb();
 }
 
@@ -49,10 +49,10 @@ FIXTURE_TEARDOWN(dma)
 static void expect_nothing_mapped(struct __test_metadata *_metadata, struct p2p *p, size_t size,
 				  int64_t avail, long locked)
 {
-	EXPECT_NE(1, iommu_lookup(p->a.bdf, IOVA_BAR, NULL));
-	EXPECT_NE(1, iommu_lookup(p->a.bdf, IOVA_BAR + size - SZ_4K, NULL));
-	EXPECT_EQ(0, dma_unmap(p->container, IOVA_BAR, size));
-	EXPECT_EQ(avail, dma_avail(p->container));
+	EXPECT_NE(1, iommu_lookup(p->bdf_a, IOVA_BAR, NULL));
+	EXPECT_NE(1, iommu_lookup(p->bdf_a, IOVA_BAR + size - SZ_4K, NULL));
+	EXPECT_EQ(0, dma_unmap(p->iommu, IOVA_BAR, size));
+	EXPECT_EQ(avail, dma_avail(p->iommu));
 	EXPECT_EQ(locked, proc_locked_kb());
 }
 
@@ -65,11 +65,11 @@ DMA_TEST(iommu_page_tables_can_be_read)
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
 
-	ret = iommu_lookup(self->p.a.bdf, IOVA_SCRATCH, &phys);
+	ret = iommu_lookup(self->p.bdf_a, IOVA_SCRATCH, &phys);
 	if (ret < 0)
 		SKIP(return, "this kernel does not show the IOMMU's page tables");
 	EXPECT_EQ(1, ret);
-	EXPECT_EQ(0, iommu_lookup(self->p.a.bdf, IOVA_BAR, &phys));
+	EXPECT_EQ(0, iommu_lookup(self->p.bdf_a, IOVA_BAR, &phys));
 }
 
 /* D7: a BAR is mapped, and reached, from its first byte to its last */
@@ -86,16 +86,16 @@ DMA_TEST(whole_bar_is_mapped_at_the_right_place)
 	size = self->p.size;
 	bar = p2p_bar(&self->p, 0, size);
 	ASSERT_NE(NULL, bar);
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, size, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, size, DMA_RW));
 	for (i = 0; i < ARRAY_SIZE(off); i++) {
-		EXPECT_TRUE(iommu_maps(self->p.a.bdf, IOVA_BAR + off[i], self->p.phys + off[i]));
+		EXPECT_TRUE(iommu_maps(self->p.bdf_a, IOVA_BAR + off[i], self->p.phys + off[i]));
 		EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR + off[i], off[i]));
 	}
-	EXPECT_TRUE(iommu_maps(self->p.a.bdf, IOVA_BAR + size - SZ_4K,
+	EXPECT_TRUE(iommu_maps(self->p.bdf_a, IOVA_BAR + size - SZ_4K,
 			       self->p.phys + size - SZ_4K));
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR + size, NULL));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + size, NULL));
 
-	EXPECT_EQ(size, dma_unmap(self->p.container, IOVA_BAR, size));
+	EXPECT_EQ(size, dma_unmap(self->p.iommu, IOVA_BAR, size));
 	expect_nothing_mapped(_metadata, &self->p, size, self->avail, self->locked);
 }
 
@@ -110,10 +110,10 @@ DMA_TEST(mapping_from_the_middle_of_an_mmap)
 	/* The mmap starts at 64K of the BAR, the mapping at 64K of the mmap */
 	bar = p2p_bar(&self->p, SZ_64K, 4 * SZ_64K);
 	ASSERT_NE(NULL, bar);
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar + SZ_64K, SZ_64K, DMA_RW));
-	EXPECT_TRUE(iommu_maps(self->p.a.bdf, IOVA_BAR, self->p.phys + 2 * SZ_64K));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar + SZ_64K, SZ_64K, DMA_RW));
+	EXPECT_TRUE(iommu_maps(self->p.bdf_a, IOVA_BAR, self->p.phys + 2 * SZ_64K));
 	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 2 * SZ_64K));
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR + SZ_64K, NULL));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + SZ_64K, NULL));
 }
 
 /* D7: vmas that are neighbours but not in the order of the BAR they map */
@@ -129,16 +129,16 @@ DMA_TEST(mapping_over_vmas_in_reverse_order)
 	area = mmap(NULL, pages * SZ_4K, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, area);
 	for (i = 0; i < pages; i++)
-		ASSERT_NE(NULL, bar_mmap_at(area + i * SZ_4K, self->p.b.fd, self->p.bar,
+		ASSERT_NE(NULL, bar_mmap_at(area + i * SZ_4K, self->p.b->fd, self->p.bar,
 					    PROT_READ | PROT_WRITE, (pages - 1 - i) * SZ_4K,
 					    SZ_4K));
 
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, area, pages * SZ_4K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, area, pages * SZ_4K, DMA_RW));
 	for (i = 0; i < pages; i++)
-		EXPECT_TRUE(iommu_maps(self->p.a.bdf, IOVA_BAR + i * SZ_4K,
+		EXPECT_TRUE(iommu_maps(self->p.bdf_a, IOVA_BAR + i * SZ_4K,
 				       self->p.phys + (pages - 1 - i) * SZ_4K));
 	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR + SZ_4K, (pages - 2) * SZ_4K));
-	EXPECT_EQ(pages * SZ_4K, dma_unmap(self->p.container, IOVA_BAR, pages * SZ_4K));
+	EXPECT_EQ(pages * SZ_4K, dma_unmap(self->p.iommu, IOVA_BAR, pages * SZ_4K));
 	expect_nothing_mapped(_metadata, &self->p, pages * SZ_4K, self->avail, self->locked);
 }
 
@@ -160,9 +160,9 @@ DMA_TEST(partly_touched_bar)
 	/* A fault may fill a page table, that is 2 MiB, and leaves those beside it empty */
 	for (off = 3 * SZ_1M; off < size; off += 4 * SZ_1M)
 		EXPECT_EQ(0, bus_read32(bar + off, NULL));
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, size, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, size, DMA_RW));
 	for (off = 0; off < size; off += SZ_1M)
-		EXPECT_TRUE(iommu_maps(self->p.a.bdf, IOVA_BAR + off, self->p.phys + off));
+		EXPECT_TRUE(iommu_maps(self->p.bdf_a, IOVA_BAR + off, self->p.phys + off));
 }
 
 /* B1: the vma alone is enough, the file descriptor may be closed */
@@ -176,7 +176,7 @@ DMA_TEST(mapping_from_an_mmap_whose_fd_is_closed)
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
 	dev_close(&self->p.b);
-	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
 	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
 }
 
@@ -193,23 +193,23 @@ DMA_TEST(cpu_page_tables_stay_empty)
 
 	/* One page table covers 2 MiB: a large BAR shows best, if there is one */
 	dev_close(&self->p.b);
-	bar_index = pci_find(&want_mem_1g, 0, self->p.b.bdf);
+	bar_index = pci_find(&want_mem_1g, 0, self->p.bdf_b);
 	if (bar_index >= 0) {
 		self->p.bar = bar_index;
-		ASSERT_EQ(0, pci_bar(self->p.b.bdf, bar_index, NULL, &self->p.size));
+		ASSERT_EQ(0, pci_bar(self->p.bdf_b, bar_index, NULL, &self->p.size));
 	}
 	size = self->p.size > 64 * SZ_1M ? 64 * SZ_1M : self->p.size;
 	if (size < 4 * SZ_1M)
 		SKIP(return, "needs a device with 4 MiB of memory or more");
 
-	ASSERT_EQ(0, dev_open(&self->p.b, self->p.b.bdf, self->p.container));
+	ASSERT_EQ(0, dev_open(&self->p.b, self->p.bdf_b, self->p.iommu));
 	bar = p2p_bar(&self->p, 0, size);
 	ASSERT_NE(NULL, bar);
 	before = proc_page_tables_kb();
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, size, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, size, DMA_RW));
 	after = proc_page_tables_kb();
 	EXPECT_EQ(before, after);
-	EXPECT_EQ(size, dma_unmap(self->p.container, IOVA_BAR, size));
+	EXPECT_EQ(size, dma_unmap(self->p.iommu, IOVA_BAR, size));
 }
 
 /* D10: device memory is not locked memory */
@@ -222,9 +222,9 @@ DMA_TEST(bar_is_not_charged_to_the_process)
 
 	bar = p2p_bar(&self->p, 0, SZ_1M);
 	ASSERT_NE(NULL, bar);
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_1M, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_1M, DMA_RW));
 	EXPECT_EQ(self->locked, proc_locked_kb());
-	EXPECT_EQ(SZ_1M, dma_unmap(self->p.container, IOVA_BAR, SZ_1M));
+	EXPECT_EQ(SZ_1M, dma_unmap(self->p.iommu, IOVA_BAR, SZ_1M));
 	EXPECT_EQ(self->locked, proc_locked_kb());
 }
 
@@ -247,7 +247,7 @@ DMA_TEST(bar_is_mapped_without_a_right_to_lock_memory)
 		/* Another user than root has no CAP_IPC_LOCK */
 		if (setrlimit(RLIMIT_MEMLOCK, &none) || setuid(65534))
 			_exit(1);
-		_exit(dma_map(self->p.container, IOVA_BAR, bar, SZ_1M, DMA_RW) ? 2 : 0);
+		_exit(dma_map(self->p.iommu, IOVA_BAR, bar, SZ_1M, DMA_RW) ? 2 : 0);
 	}
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ(0, status);
@@ -261,16 +261,16 @@ DMA_TEST(read_only_mmap_is_not_dma_writable)
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
 
-	bar = bar_mmap(self->p.b.fd, self->p.bar, PROT_READ, 0, SZ_64K);
+	bar = bar_mmap(self->p.b->fd, self->p.bar, PROT_READ, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
-	EXPECT_EQ(-EFAULT, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_WO));
-	EXPECT_EQ(-EFAULT, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	EXPECT_EQ(-EFAULT, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_WO));
+	EXPECT_EQ(-EFAULT, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
 	expect_nothing_mapped(_metadata, &self->p, SZ_64K, self->avail, self->locked);
 	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR, 0));
 
 	/* Touched by the CPU or not makes no difference */
 	EXPECT_EQ(0, bus_read32(bar, NULL));
-	EXPECT_EQ(-EFAULT, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	EXPECT_EQ(-EFAULT, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
 	expect_nothing_mapped(_metadata, &self->p, SZ_64K, self->avail, self->locked);
 }
 
@@ -283,15 +283,13 @@ DMA_TEST(read_only_mmap_is_dma_readable)
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
 
-	bar = bar_mmap(self->p.b.fd, self->p.bar, PROT_READ, 0, SZ_64K);
+	bar = bar_mmap(self->p.b->fd, self->p.bar, PROT_READ, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RO));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RO));
 
-	/* From B to A's buffer, and from there to memory */
 	mmio_write32(self->p.window, 0x0ddba11);
 	*ram = 0;
-	EXPECT_EQ(0, edu_fetch(self->p.regs, IOVA_BAR, 4));
-	EXPECT_EQ(0, edu_store(self->p.regs, IOVA_SCRATCH, 4));
+	EXPECT_EQ(0, vfio_pci_driver_memcpy(self->p.a, IOVA_BAR, IOVA_SCRATCH, 4));
 	EXPECT_EQ(0x0ddba11, *ram);
 	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR, 0));
 }
@@ -307,9 +305,9 @@ DMA_TEST(mprotected_part_of_a_bar_is_not_dma_writable)
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
 	ASSERT_EQ(0, mprotect(bar + SZ_64K / 2, SZ_64K / 2, PROT_READ));
-	EXPECT_EQ(-EFAULT, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	EXPECT_EQ(-EFAULT, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
 	expect_nothing_mapped(_metadata, &self->p, SZ_64K, self->avail, self->locked);
-	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K / 2, DMA_RW));
+	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K / 2, DMA_RW));
 }
 
 /* D1: memory of another owner is refused, quietly, and nothing is left behind */
@@ -322,7 +320,7 @@ DMA_TEST(foreign_pfnmap_is_refused)
 
 	log = kmsg_open();
 	EXPECT_EQ(0, bus_read32(self->p.window, NULL));
-	EXPECT_EQ(-EFAULT, dma_map(self->p.container, IOVA_BAR, self->p.window, SZ_1M, DMA_RW));
+	EXPECT_EQ(-EFAULT, dma_map(self->p.iommu, IOVA_BAR, self->p.window, SZ_1M, DMA_RW));
 	EXPECT_GE(0, kmsg_new_lines(log));
 	fd_close(&log);
 	expect_nothing_mapped(_metadata, &self->p, SZ_1M, self->avail, self->locked);
@@ -341,13 +339,13 @@ DMA_TEST(foreign_pfnmap_beside_a_bar_is_refused)
 	area = mmap(NULL, SZ_1M + 2 * SZ_64K, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, area);
-	ASSERT_NE(NULL, bar_mmap_at(area + SZ_64K, self->p.b.fd, self->p.bar,
+	ASSERT_NE(NULL, bar_mmap_at(area + SZ_64K, self->p.b->fd, self->p.bar,
 				    PROT_READ | PROT_WRITE, 0, SZ_64K));
 	ASSERT_NE(MAP_FAILED, mremap(self->p.window, SZ_1M, SZ_1M, MREMAP_MAYMOVE | MREMAP_FIXED,
 				     area + 2 * SZ_64K));
 	self->p.window = area + 2 * SZ_64K;
 
-	ret = dma_map(self->p.container, IOVA_BAR, area, 3 * SZ_64K, DMA_RW);
+	ret = dma_map(self->p.iommu, IOVA_BAR, area, 3 * SZ_64K, DMA_RW);
 	EXPECT_EQ(-EFAULT, ret);
 	expect_nothing_mapped(_metadata, &self->p, 3 * SZ_64K, self->avail, self->locked);
 	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR + SZ_64K, 0));
@@ -363,11 +361,11 @@ DMA_TEST(mapping_that_fails_half_way_leaves_nothing)
 
 	area = mmap(NULL, 3 * SZ_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, area);
-	ASSERT_NE(NULL, bar_mmap_at(area + SZ_64K, self->p.b.fd, self->p.bar,
+	ASSERT_NE(NULL, bar_mmap_at(area + SZ_64K, self->p.b->fd, self->p.bar,
 				    PROT_READ | PROT_WRITE, 0, SZ_64K));
 	ASSERT_EQ(0, munmap(area + 2 * SZ_64K, SZ_64K));
 
-	EXPECT_EQ(-EFAULT, dma_map(self->p.container, IOVA_BAR, area, 3 * SZ_64K, DMA_RW));
+	EXPECT_EQ(-EFAULT, dma_map(self->p.iommu, IOVA_BAR, area, 3 * SZ_64K, DMA_RW));
 	expect_nothing_mapped(_metadata, &self->p, 3 * SZ_64K, self->avail, self->locked);
 	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR + SZ_64K, 0));
 
@@ -387,12 +385,12 @@ DMA_TEST(disabled_memory_is_refused)
 
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
-	ASSERT_EQ(0, dev_memory(self->p.b.fd, false));
-	EXPECT_EQ(-EFAULT, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
+	EXPECT_EQ(-EFAULT, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
 	expect_nothing_mapped(_metadata, &self->p, SZ_64K, self->avail, self->locked);
 
-	ASSERT_EQ(0, dev_memory(self->p.b.fd, true));
-	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
+	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
 	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
 }
 
@@ -406,12 +404,12 @@ DMA_TEST(disabled_memory_behind_ram_is_refused)
 
 	area = mmap(NULL, 2 * SZ_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, area);
-	ASSERT_NE(NULL, bar_mmap_at(area + SZ_64K, self->p.b.fd, self->p.bar,
+	ASSERT_NE(NULL, bar_mmap_at(area + SZ_64K, self->p.b->fd, self->p.bar,
 				    PROT_READ | PROT_WRITE, 0, SZ_64K));
-	ASSERT_EQ(0, dev_memory(self->p.b.fd, false));
-	EXPECT_EQ(-EFAULT, dma_map(self->p.container, IOVA_BAR, area, 2 * SZ_64K, DMA_RW));
+	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
+	EXPECT_EQ(-EFAULT, dma_map(self->p.iommu, IOVA_BAR, area, 2 * SZ_64K, DMA_RW));
 	expect_nothing_mapped(_metadata, &self->p, 2 * SZ_64K, self->avail, self->locked);
-	ASSERT_EQ(0, dev_memory(self->p.b.fd, true));
+	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
 }
 
 /* D3: one request unmaps BARs and RAM, as it always did */
@@ -426,14 +424,14 @@ DMA_TEST(one_unmap_covers_bars_and_ram)
 	ASSERT_NE(NULL, bar);
 	ram = ram_alloc(SZ_64K);
 	ASSERT_NE(NULL, ram);
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR + 2 * SZ_64K, ram, SZ_64K, DMA_RW));
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR + 4 * SZ_64K, bar, SZ_64K, DMA_RO));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + 2 * SZ_64K, ram, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + 4 * SZ_64K, bar, SZ_64K, DMA_RO));
 
 	/* A mapping is not cut in two, whatever it maps */
-	EXPECT_EQ(-EINVAL, dma_unmap(self->p.container, IOVA_BAR, SZ_4K));
-	EXPECT_EQ(-EINVAL, dma_unmap(self->p.container, IOVA_BAR + SZ_4K, SZ_1M - SZ_4K));
-	EXPECT_EQ(3 * SZ_64K, dma_unmap(self->p.container, IOVA_BAR, SZ_1M));
+	EXPECT_EQ(-EINVAL, dma_unmap(self->p.iommu, IOVA_BAR, SZ_4K));
+	EXPECT_EQ(-EINVAL, dma_unmap(self->p.iommu, IOVA_BAR + SZ_4K, SZ_1M - SZ_4K));
+	EXPECT_EQ(3 * SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR, SZ_1M));
 	expect_nothing_mapped(_metadata, &self->p, SZ_1M, self->avail, self->locked);
 }
 
@@ -447,11 +445,11 @@ DMA_TEST(mapped_iova_is_refused)
 
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
-	EXPECT_EQ(-EEXIST, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
-	EXPECT_EQ(-EEXIST, dma_map(self->p.container, IOVA_BAR + SZ_4K, bar, SZ_4K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	EXPECT_EQ(-EEXIST, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	EXPECT_EQ(-EEXIST, dma_map(self->p.iommu, IOVA_BAR + SZ_4K, bar, SZ_4K, DMA_RW));
 	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
-	EXPECT_EQ(SZ_64K, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+	EXPECT_EQ(SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 }
 
 TEST_HARNESS_MAIN

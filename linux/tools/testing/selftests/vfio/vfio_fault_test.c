@@ -102,37 +102,37 @@ FAULT_TEST(map_unwinds_from_every_failed_allocation)
 	if (self->inject < 0)
 		SKIP(return, NO_INJECTION);
 
-	avail = dma_avail(self->p.container);
+	avail = dma_avail(self->p.iommu);
 	for (nth = 1, more = true; more && nth < MAX_FAULTS; nth++) {
 		/* From a fresh start, so that everything has to be allocated */
 		ASSERT_EQ(0, p2p_open_peer(&self->p));
 		area = mmap(NULL, 3 * SZ_64K, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		ASSERT_NE(MAP_FAILED, area);
-		ASSERT_NE(NULL, bar_mmap_at(area + SZ_64K, self->p.b.fd, self->p.bar,
+		ASSERT_NE(NULL, bar_mmap_at(area + SZ_64K, self->p.b->fd, self->p.bar,
 					    PROT_READ | PROT_WRITE, 0, SZ_64K));
 		kb = proc_locked_kb();
 
 		ASSERT_EQ(0, inject(self->inject, nth));
-		ret = dma_map(self->p.container, IOVA_BAR, area, 3 * SZ_64K, DMA_RW);
+		ret = dma_map(self->p.iommu, IOVA_BAR, area, 3 * SZ_64K, DMA_RW);
 		more = injected(self->inject);
 
 		if (ret) {
 			failed++;
-			left += iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL) == 1;
-			left += iommu_lookup(self->p.a.bdf, IOVA_BAR + SZ_64K, NULL) == 1;
-			left += dma_avail(self->p.container) != avail;
+			left += iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL) == 1;
+			left += iommu_lookup(self->p.bdf_a, IOVA_BAR + SZ_64K, NULL) == 1;
+			left += dma_avail(self->p.iommu) != avail;
 			left += proc_locked_kb() != kb;
-			left += dma_unmap(self->p.container, IOVA_BAR, 3 * SZ_64K) != 0;
+			left += dma_unmap(self->p.iommu, IOVA_BAR, 3 * SZ_64K) != 0;
 		} else {
-			ASSERT_NE(0, iommu_lookup(self->p.a.bdf, IOVA_BAR + SZ_64K, NULL));
+			ASSERT_NE(0, iommu_lookup(self->p.bdf_a, IOVA_BAR + SZ_64K, NULL));
 		}
 
 		/* And the release works, whether the mapping was made or not */
 		munmap(area, 3 * SZ_64K);
 		dev_close(&self->p.b);
-		left += iommu_lookup(self->p.a.bdf, IOVA_BAR + SZ_64K, NULL) == 1;
-		left += dma_avail(self->p.container) != avail;
+		left += iommu_lookup(self->p.bdf_a, IOVA_BAR + SZ_64K, NULL) == 1;
+		left += dma_avail(self->p.iommu) != avail;
 	}
 	printf("# %d of %d allocations made it fail\n", failed, nth - 2);
 	EXPECT_EQ(0, left);
@@ -153,22 +153,22 @@ FAULT_TEST(release_works_whatever_allocation_fails)
 	if (self->inject < 0)
 		SKIP(return, NO_INJECTION);
 
-	avail = dma_avail(self->p.container);
+	avail = dma_avail(self->p.iommu);
 	for (nth = 1, more = true; more && nth < MAX_FAULTS; nth++) {
 		ASSERT_EQ(0, p2p_open_peer(&self->p));
 		bar = p2p_bar(&self->p, 0, SZ_64K);
 		ASSERT_NE(NULL, bar);
-		ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+		ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
 		munmap(bar, SZ_64K);
 
 		ASSERT_EQ(0, inject(self->inject, nth));
-		close(self->p.b.fd);
+		close(self->p.b->fd);
 		more = injected(self->inject);
-		self->p.b.fd = -1;
+		self->p.b->fd = -1;
 
-		left += iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL) == 1;
-		left += dma_avail(self->p.container) != avail;
-		left += dma_unmap(self->p.container, IOVA_BAR, SZ_64K) != 0;
+		left += iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL) == 1;
+		left += dma_avail(self->p.iommu) != avail;
+		left += dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K) != 0;
 		dev_close(&self->p.b);
 	}
 	printf("# %d allocations\n", nth - 2);
@@ -179,7 +179,7 @@ FAULT_TEST(release_works_whatever_allocation_fails)
 /* A1: a device that cannot be had for want of memory can be had afterwards */
 FAULT_TEST(open_unwinds_from_every_failed_allocation)
 {
-	int nth, ret, failed = 0;
+	int nth, failed = 0;
 	bool more;
 	void *bar;
 
@@ -188,22 +188,21 @@ FAULT_TEST(open_unwinds_from_every_failed_allocation)
 	if (self->inject < 0)
 		SKIP(return, NO_INJECTION);
 
-	ASSERT_EQ(0, pci_bind_vfio(self->p.b.bdf));
+	ASSERT_EQ(0, dev_prepare(self->p.bdf_b));
 	for (nth = 1, more = true; more && nth < MAX_FAULTS; nth++) {
-		self->p.b.group = group_open(self->p.b.bdf);
-		ASSERT_LE(0, self->p.b.group);
-		ASSERT_EQ(0, group_attach(self->p.b.group, self->p.container));
+		self->p.b = dev_alloc(self->p.bdf_b, self->p.iommu);
+		vfio_pci_group_setup(self->p.b, self->p.bdf_b);
+		vfio_container_set_iommu(self->p.b);
 
 		ASSERT_EQ(0, inject(self->inject, nth));
-		ret = dev_get_fd(&self->p.b);
+		__vfio_pci_group_get_device_fd(self->p.b, self->p.bdf_b, NULL);
 		more = injected(self->inject);
 
-		if (ret < 0) {
+		if (self->p.b->fd < 0) {
 			failed++;
-			ret = dev_get_fd(&self->p.b);
+			__vfio_pci_group_get_device_fd(self->p.b, self->p.bdf_b, NULL);
 		}
-		ASSERT_LE(0, ret);
-		close(ret);
+		ASSERT_LE(0, self->p.b->fd);
 		dev_close(&self->p.b);
 	}
 	printf("# %d of %d allocations made it fail\n", failed, nth - 2);
@@ -213,11 +212,11 @@ FAULT_TEST(open_unwinds_from_every_failed_allocation)
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
-	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
 	munmap(bar, SZ_64K);
 	dev_close(&self->p.b);
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
-	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
+	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 }
 
 /*
@@ -285,11 +284,11 @@ FAULT_TEST(bind_unwinds_from_every_failed_allocation)
 		SKIP(return, NO_INJECTION);
 
 	/* Without any other device, so that what they share is made and removed too */
-	ASSERT_EQ(0, pci_bind_vfio(self->p.b.bdf));
+	ASSERT_EQ(0, pci_bind_vfio(self->p.bdf_b));
 	p2p_close(&self->p);
-	ASSERT_EQ(0, pci_unbind(self->p.a.bdf));
-	ASSERT_EQ(0, pci_unbind(self->p.b.bdf));
-	snprintf(group, sizeof(group), "/dev/vfio/%d", pci_group(self->p.b.bdf));
+	ASSERT_EQ(0, pci_unbind(self->p.bdf_a));
+	ASSERT_EQ(0, pci_unbind(self->p.bdf_b));
+	snprintf(group, sizeof(group), "/dev/vfio/%d", sysfs_iommu_group_get(self->p.bdf_b));
 	users = module_users();
 	log = kmsg_open();
 	klogctl(SYSLOG_ACTION_CONSOLE_LEVEL, NULL, 4);
@@ -297,16 +296,16 @@ FAULT_TEST(bind_unwinds_from_every_failed_allocation)
 		/* A group that is still there would be found, and not made */
 		nothing_left(group, users);
 		ASSERT_EQ(0, inject(self->inject, nth));
-		write_text("/sys/bus/pci/drivers/vfio-pci/bind", self->p.b.bdf);
+		write_text("/sys/bus/pci/drivers/vfio-pci/bind", self->p.bdf_b);
 		more = injected(self->inject);
 
 		/* Bound or not, it can be now */
-		if (!pci_bound_to_vfio(self->p.b.bdf)) {
+		if (!pci_bound_to_vfio(self->p.bdf_b)) {
 			failed++;
 			left += !nothing_left(group, users);
 		}
-		ASSERT_EQ(0, pci_bind_vfio(self->p.b.bdf));
-		ASSERT_EQ(0, pci_unbind(self->p.b.bdf));
+		ASSERT_EQ(0, pci_bind_vfio(self->p.bdf_b));
+		ASSERT_EQ(0, pci_unbind(self->p.bdf_b));
 	}
 	printf("# %d of %d allocations made it fail\n", failed, nth - 2);
 	klogctl(SYSLOG_ACTION_CONSOLE_LEVEL, NULL, 7);
@@ -320,7 +319,7 @@ FAULT_TEST(bind_unwinds_from_every_failed_allocation)
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
-	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
 	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
 }
 

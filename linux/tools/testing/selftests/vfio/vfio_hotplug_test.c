@@ -88,8 +88,8 @@ static void *map_peer(struct __test_metadata *_metadata, struct p2p *p)
 	ASSERT_EQ(0, p2p_open_peer(p));
 	bar = p2p_bar(p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
-	ASSERT_EQ(0, dma_map(p->container, IOVA_BAR, bar, SZ_64K, DMA_RW));
-	EXPECT_NE(0, iommu_lookup(p->a.bdf, IOVA_BAR, NULL));
+	ASSERT_EQ(0, dma_map(p->iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	EXPECT_NE(0, iommu_lookup(p->bdf_a, IOVA_BAR, NULL));
 
 	return bar;
 }
@@ -108,11 +108,11 @@ PLUG_TEST(unbind_after_close)
 	munmap(self->bar, SZ_64K);
 	dev_close(&self->p.b);
 
-	ASSERT_EQ(0, action_start(&a, dir, "unbind", self->p.b.bdf));
+	ASSERT_EQ(0, action_start(&a, dir, "unbind", self->p.bdf_b));
 	ASSERT_TRUE(action_done(&a, 30000));
 	EXPECT_EQ(0, a.ret);
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
-	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
+	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 
 	/* And back: everything is as it was the first time */
 	self->bar = map_peer(_metadata, &self->p);
@@ -128,19 +128,19 @@ PLUG_TEST(unbind_before_close)
 		SKIP(return, NO_DEVICES);
 
 	self->bar = map_peer(_metadata, &self->p);
-	ASSERT_EQ(0, action_start(&a, "/sys/bus/pci/drivers/vfio-pci", "unbind", self->p.b.bdf));
+	ASSERT_EQ(0, action_start(&a, "/sys/bus/pci/drivers/vfio-pci", "unbind", self->p.bdf_b));
 	EXPECT_FALSE(action_done(&a, 500));
 
 	/* Until it is closed the device works */
 	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
 	EXPECT_EQ(0, bus_read32(self->bar, NULL));
-	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR + SZ_1M, self->bar, SZ_64K, DMA_RW));
+	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + SZ_1M, self->bar, SZ_64K, DMA_RW));
 
 	munmap(self->bar, SZ_64K);
 	dev_close(&self->p.b);
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 	ASSERT_TRUE(action_done(&a, 30000));
-	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, 2 * SZ_1M));
+	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, 2 * SZ_1M));
 }
 
 /* E10: the same with the device removed from the kernel's sight, and found again */
@@ -153,7 +153,7 @@ PLUG_TEST(remove_and_rescan)
 		SKIP(return, NO_DEVICES);
 
 	self->bar = map_peer(_metadata, &self->p);
-	snprintf(dir, sizeof(dir), "/sys/bus/pci/devices/%s", self->p.b.bdf);
+	snprintf(dir, sizeof(dir), "/sys/bus/pci/devices/%s", self->p.bdf_b);
 	munmap(self->p.window, SZ_1M);
 	self->p.window = NULL;
 	munmap(self->bar, SZ_64K);
@@ -161,14 +161,14 @@ PLUG_TEST(remove_and_rescan)
 
 	ASSERT_EQ(0, action_start(&a, dir, "remove", "1"));
 	ASSERT_TRUE(action_done(&a, 30000));
-	EXPECT_FALSE(pci_present(self->p.b.bdf));
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
-	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+	EXPECT_FALSE(pci_present(self->p.bdf_b));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
+	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 
 	ASSERT_EQ(0, action_start(&a, "/sys/bus/pci", "rescan", "1"));
 	ASSERT_TRUE(action_done(&a, 30000));
-	ASSERT_TRUE(pci_present(self->p.b.bdf));
-	ASSERT_EQ(0, pci_bar(self->p.b.bdf, self->p.bar, &self->p.phys, NULL));
+	ASSERT_TRUE(pci_present(self->p.bdf_b));
+	ASSERT_EQ(0, pci_bar(self->p.bdf_b, self->p.bar, &self->p.phys, NULL));
 	self->bar = map_peer(_metadata, &self->p);
 	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
 }
@@ -184,25 +184,26 @@ PLUG_TEST(unbind_and_bind_racing_open_and_close)
 		SKIP(return, NO_DEVICES);
 
 	for (round = 0; round < 20; round++) {
-		ASSERT_EQ(0, pci_bind_vfio(self->p.b.bdf));
+		ASSERT_EQ(0, pci_bind_vfio(self->p.bdf_b));
 		ASSERT_EQ(0, action_start(&a, "/sys/bus/pci/drivers/vfio-pci", "unbind",
-					  self->p.b.bdf));
+					  self->p.bdf_b));
 		usleep(round * 73 % 1000);
 		/* Too late at times, and that is all right */
-		self->p.b.group = group_open(self->p.b.bdf);
-		if (self->p.b.group >= 0 && !group_attach(self->p.b.group, self->p.container))
-			self->p.b.fd = dev_get_fd(&self->p.b);
-		bar = self->p.b.fd >= 0 ? p2p_bar(&self->p, 0, SZ_64K) : NULL;
+		self->p.b = dev_alloc(self->p.bdf_b, self->p.iommu);
+		self->p.b->group_fd = group_open(self->p.bdf_b);
+		if (self->p.b->group_fd >= 0 && !group_attach(self->p.b))
+			__vfio_pci_group_get_device_fd(self->p.b, self->p.bdf_b, NULL);
+		bar = self->p.b->fd >= 0 ? p2p_bar(&self->p, 0, SZ_64K) : NULL;
 		if (bar) {
 			opened++;
-			dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW);
+			dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW);
 			munmap(bar, SZ_64K);
 		}
 		dev_close(&self->p.b);
 		ASSERT_TRUE(action_done(&a, 30000));
 		pthread_join(a.thread, NULL);
-		EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
-		EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+		EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
+		EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 	}
 	printf("# opened %d times of %d\n", opened, round);
 }
@@ -231,10 +232,10 @@ static int find_slot(struct p2p *p, const struct pci_want *want, unsigned int nt
 	int bar;
 
 	bar = pci_find(want, nth, bdf);
-	if (bar < 0 || !strcmp(bdf, p->a.bdf) || pci_slot(bdf, slot, len))
+	if (bar < 0 || !strcmp(bdf, p->bdf_a) || pci_slot(bdf, slot, len))
 		return -ENODEV;
 
-	strcpy(p->b.bdf, bdf);
+	strcpy(p->bdf_b, bdf);
 	p->bar = bar;
 	return 0;
 }
@@ -249,10 +250,10 @@ PLUG_TEST(slot_power_off_after_close)
 	if (self->ret || find_slot(&self->p, &want_testdev, 0, slot, sizeof(slot)))
 		SKIP(return, "no pci-testdev in a slot that can be powered off");
 
-	ASSERT_EQ(0, dev_open(&self->p.b, self->p.b.bdf, self->p.container));
+	ASSERT_EQ(0, dev_open(&self->p.b, self->p.bdf_b, self->p.iommu));
 	bar = p2p_bar(&self->p, 0, SZ_4K);
 	ASSERT_NE(NULL, bar);
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_4K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_4K, DMA_RW));
 	munmap(bar, SZ_4K);
 	dev_close(&self->p.b);
 
@@ -261,9 +262,9 @@ PLUG_TEST(slot_power_off_after_close)
 	ASSERT_TRUE(action_done(&a, 60000));
 	lockdep_proves(true);
 	EXPECT_EQ(0, a.ret);
-	EXPECT_FALSE(pci_present(self->p.b.bdf));
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
-	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_4K));
+	EXPECT_FALSE(pci_present(self->p.bdf_b));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
+	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_4K));
 }
 
 /* E10: and before, when it has to wait for that */
@@ -276,25 +277,25 @@ PLUG_TEST(slot_power_off_before_close)
 	if (self->ret || find_slot(&self->p, &want_edu_slot, 1, slot, sizeof(slot)))
 		SKIP(return, "no second edu in a slot that can be powered off");
 
-	ASSERT_EQ(0, dev_open(&self->p.b, self->p.b.bdf, self->p.container));
+	ASSERT_EQ(0, dev_open(&self->p.b, self->p.bdf_b, self->p.iommu));
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
 
 	lockdep_proves(false);
 	ASSERT_EQ(0, action_start(&a, slot, "power", "0"));
 	EXPECT_FALSE(action_done(&a, 1000));
-	EXPECT_NE(0, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_NE(0, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 
 	dev_close(&self->p.b);
 	EXPECT_FALSE(action_done(&a, 100));
 	munmap(bar, SZ_64K);
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 	ASSERT_TRUE(action_done(&a, 60000));
 	lockdep_proves(true);
 	EXPECT_EQ(0, a.ret);
-	EXPECT_FALSE(pci_present(self->p.b.bdf));
-	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+	EXPECT_FALSE(pci_present(self->p.bdf_b));
+	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 }
 
 TEST_HARNESS_MAIN

@@ -36,9 +36,8 @@ FIXTURE(mdev) {
 	struct p2p p;
 	int ret;
 	bool created;
-	int container;
-	int group;
-	int fd;
+	struct iommu *iommu;
+	struct vfio_pci_device *mdev;
 	void *bar;
 };
 
@@ -54,7 +53,8 @@ static void load_module(void)
 	close(fd);
 }
 
-static int mdev_open(int container, int *group)
+/* What libvfio does for devices on the PCI bus */
+static int mdev_open(struct vfio_pci_device **mdev, struct iommu *iommu)
 {
 	char link[128], path[64];
 	ssize_t len;
@@ -65,29 +65,30 @@ static int mdev_open(int container, int *group)
 		return -errno;
 	link[len] = 0;
 
+	*mdev = dev_alloc(UUID, iommu);
 	snprintf(path, sizeof(path), "/dev/vfio%.32s", strrchr(link, '/'));
-	*group = open(path, O_RDWR | O_CLOEXEC);
-	if (*group < 0)
+	(*mdev)->group_fd = open(path, O_RDWR | O_CLOEXEC);
+	if ((*mdev)->group_fd < 0)
 		return -errno;
 
-	ret = group_attach(*group, container);
+	ret = group_attach(*mdev);
 	if (ret)
 		return ret;
 
-	ret = ioctl(*group, VFIO_GROUP_GET_DEVICE_FD, UUID);
-	return ret < 0 ? -errno : ret;
+	__vfio_pci_group_get_device_fd(*mdev, UUID, NULL);
+	return (*mdev)->fd < 0 ? -errno : 0;
 }
 
-static int pin(int fd, uint64_t iova)
+static int pin(struct vfio_pci_device *mdev, uint64_t iova)
 {
-	return pwrite(fd, &iova, sizeof(iova), 0) == sizeof(iova) ? 0 : -errno;
+	return pwrite(mdev->fd, &iova, sizeof(iova), 0) == sizeof(iova) ? 0 : -errno;
 }
 
-static struct pin_info pin_info(int fd)
+static struct pin_info pin_info(struct vfio_pci_device *mdev)
 {
 	struct pin_info info = {};
 
-	if (pread(fd, &info, sizeof(info), 0) != sizeof(info))
+	if (pread(mdev->fd, &info, sizeof(info), 0) != sizeof(info))
 		perror("# mdev_pin");
 
 	return info;
@@ -95,9 +96,6 @@ static struct pin_info pin_info(int fd)
 
 FIXTURE_SETUP(mdev)
 {
-	self->container = -1;
-	self->group = -1;
-	self->fd = -1;
 	self->ret = p2p_open(&self->p, &want_mem);
 	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
 	load_module();
@@ -113,12 +111,8 @@ FIXTURE_SETUP(mdev)
 
 FIXTURE_TEARDOWN(mdev)
 {
-	if (self->fd >= 0)
-		close(self->fd);
-	if (self->group >= 0)
-		close(self->group);
-	if (self->container >= 0)
-		close(self->container);
+	dev_close(&self->mdev);
+	iommu_close(&self->iommu);
 	if (self->created)
 		write_text(MDEV "/remove", "1");
 	if (!self->ret)
@@ -135,10 +129,8 @@ static void release_peer(struct p2p *p, void *bar, size_t size)
 /* In a container that it has to itself at first */
 static void open_alone(struct __test_metadata *_metadata, struct _test_data_mdev *self)
 {
-	self->container = container_open();
-	ASSERT_LE(0, self->container);
-	self->fd = mdev_open(self->container, &self->group);
-	ASSERT_LE(0, self->fd);
+	self->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+	ASSERT_EQ(0, mdev_open(&self->mdev, self->iommu));
 }
 
 /* And a device that may join it */
@@ -156,8 +148,8 @@ static bool open_alone_with_another(struct __test_metadata *_metadata,
 
 static void map_and_pin(struct __test_metadata *_metadata, struct _test_data_mdev *self)
 {
-	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
-	ASSERT_EQ(0, pin(self->fd, IOVA_BAR));
+	ASSERT_EQ(0, dma_map(self->iommu, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, pin(self->mdev, IOVA_BAR));
 }
 
 /* D9: a container of its own, without an IOMMU: the pin is the only use of the BAR */
@@ -169,19 +161,19 @@ TEST_F_TIMEOUT(mdev, pinned_bar_is_unpinned_and_unmapped_on_release, 120)
 		SKIP(return, NEEDS);
 	open_alone(_metadata, self);
 
-	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
-	ASSERT_EQ(0, pin(self->fd, IOVA_BAR + SZ_4K));
-	info = pin_info(self->fd);
+	ASSERT_EQ(0, dma_map(self->iommu, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, pin(self->mdev, IOVA_BAR + SZ_4K));
+	info = pin_info(self->mdev);
 	EXPECT_EQ(1, info.pinned);
 	EXPECT_EQ(self->p.phys + SZ_4K, info.phys);
 
 	release_peer(&self->p, self->bar, SZ_64K);
 
-	info = pin_info(self->fd);
+	info = pin_info(self->mdev);
 	EXPECT_EQ(0, info.pinned);
 	EXPECT_EQ(1, info.told);
-	EXPECT_EQ(0, dma_unmap(self->container, IOVA_BAR, SZ_64K));
-	EXPECT_NE(0, pin(self->fd, IOVA_BAR + SZ_4K));
+	EXPECT_EQ(0, dma_unmap(self->iommu, IOVA_BAR, SZ_64K));
+	EXPECT_NE(0, pin(self->mdev, IOVA_BAR + SZ_4K));
 }
 
 /* D9: pinned and mapped to an IOMMU too */
@@ -191,21 +183,20 @@ TEST_F_TIMEOUT(mdev, pinned_and_mapped_bar_is_dropped_on_release, 120)
 
 	if (!self->created)
 		SKIP(return, NEEDS);
-	self->fd = mdev_open(self->p.container, &self->group);
-	ASSERT_LE(0, self->fd);
+	ASSERT_EQ(0, mdev_open(&self->mdev, self->p.iommu));
 
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
-	ASSERT_EQ(0, pin(self->fd, IOVA_BAR));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, pin(self->mdev, IOVA_BAR));
 	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
 
 	release_peer(&self->p, self->bar, SZ_64K);
 
-	info = pin_info(self->fd);
+	info = pin_info(self->mdev);
 	EXPECT_EQ(0, info.pinned);
 	EXPECT_EQ(1, info.told);
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR, 0));
-	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 }
 
 /* D9: the user's own unmapping works as for RAM, and leaves the release nothing to do */
@@ -218,13 +209,13 @@ TEST_F_TIMEOUT(mdev, pinned_bar_is_unpinned_on_unmap, 120)
 	open_alone(_metadata, self);
 
 	map_and_pin(_metadata, self);
-	EXPECT_EQ(SZ_64K, dma_unmap(self->container, IOVA_BAR, SZ_64K));
-	info = pin_info(self->fd);
+	EXPECT_EQ(SZ_64K, dma_unmap(self->iommu, IOVA_BAR, SZ_64K));
+	info = pin_info(self->mdev);
 	EXPECT_EQ(0, info.pinned);
 	EXPECT_EQ(1, info.told);
 
 	release_peer(&self->p, self->bar, SZ_64K);
-	info = pin_info(self->fd);
+	info = pin_info(self->mdev);
 	EXPECT_EQ(1, info.told);
 }
 
@@ -235,12 +226,12 @@ TEST_F_TIMEOUT(mdev, pin_of_disabled_memory_is_refused, 120)
 		SKIP(return, NEEDS);
 	open_alone(_metadata, self);
 
-	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
-	ASSERT_EQ(0, dev_memory(self->p.b.fd, false));
-	EXPECT_EQ(-EFAULT, pin(self->fd, IOVA_BAR));
-	EXPECT_EQ(0, pin_info(self->fd).pinned);
-	ASSERT_EQ(0, dev_memory(self->p.b.fd, true));
-	EXPECT_EQ(0, pin(self->fd, IOVA_BAR));
+	ASSERT_EQ(0, dma_map(self->iommu, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
+	EXPECT_EQ(-EFAULT, pin(self->mdev, IOVA_BAR));
+	EXPECT_EQ(0, pin_info(self->mdev).pinned);
+	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
+	EXPECT_EQ(0, pin(self->mdev, IOVA_BAR));
 
 	release_peer(&self->p, self->bar, SZ_64K);
 }
@@ -248,43 +239,43 @@ TEST_F_TIMEOUT(mdev, pin_of_disabled_memory_is_refused, 120)
 /* D7, D3: not mapped to any IOMMU, until a group joins that has one */
 TEST_F_TIMEOUT(mdev, group_that_joins_later_gets_the_bar_mapped, 120)
 {
-	struct vfio_dev late = { .group = -1, .fd = -1 };
+	struct vfio_pci_device *late;
 	char bdf[BDF_LEN];
 
 	if (!open_alone_with_another(_metadata, self, bdf))
 		return;
 	map_and_pin(_metadata, self);
 
-	ASSERT_EQ(0, dev_open(&late, bdf, self->container));
+	ASSERT_EQ(0, dev_open(&late, bdf, self->iommu));
 	EXPECT_TRUE(iommu_maps(bdf, IOVA_BAR, self->p.phys));
 	EXPECT_TRUE(iommu_maps(bdf, IOVA_BAR + SZ_64K - SZ_4K,
 			       self->p.phys + SZ_64K - SZ_4K));
 
 	release_peer(&self->p, self->bar, SZ_64K);
 	EXPECT_NE(1, iommu_lookup(bdf, IOVA_BAR, NULL));
-	EXPECT_EQ(0, pin_info(self->fd).pinned);
-	EXPECT_EQ(0, dma_unmap(self->container, IOVA_BAR, SZ_64K));
+	EXPECT_EQ(0, pin_info(self->mdev).pinned);
+	EXPECT_EQ(0, dma_unmap(self->iommu, IOVA_BAR, SZ_64K));
 	dev_close(&late);
 }
 
 /* D7: the IOMMU group leaves, the mediated device and its pin stay */
 TEST_F_TIMEOUT(mdev, group_that_leaves_keeps_the_pin, 120)
 {
-	struct vfio_dev late = { .group = -1, .fd = -1 };
+	struct vfio_pci_device *late;
 	char bdf[BDF_LEN];
 
 	if (!open_alone_with_another(_metadata, self, bdf))
 		return;
-	ASSERT_EQ(0, dev_open(&late, bdf, self->container));
+	ASSERT_EQ(0, dev_open(&late, bdf, self->iommu));
 	map_and_pin(_metadata, self);
 
 	dev_close(&late);
-	EXPECT_EQ(1, pin_info(self->fd).pinned);
+	EXPECT_EQ(1, pin_info(self->mdev).pinned);
 
 	release_peer(&self->p, self->bar, SZ_64K);
-	EXPECT_EQ(0, pin_info(self->fd).pinned);
-	EXPECT_EQ(1, pin_info(self->fd).told);
-	EXPECT_EQ(0, dma_unmap(self->container, IOVA_BAR, SZ_64K));
+	EXPECT_EQ(0, pin_info(self->mdev).pinned);
+	EXPECT_EQ(1, pin_info(self->mdev).told);
+	EXPECT_EQ(0, dma_unmap(self->iommu, IOVA_BAR, SZ_64K));
 }
 
 /* B2: a bus driver that has not opted in */
@@ -294,13 +285,12 @@ TEST_F_TIMEOUT(mdev, memory_of_a_mediated_device_is_refused, 120)
 
 	if (!self->created)
 		SKIP(return, NEEDS);
-	self->fd = mdev_open(self->p.container, &self->group);
-	ASSERT_LE(0, self->fd);
-	mem = mmap(NULL, SZ_4K, PROT_READ | PROT_WRITE, MAP_SHARED, self->fd, 0);
+	ASSERT_EQ(0, mdev_open(&self->mdev, self->p.iommu));
+	mem = mmap(NULL, SZ_4K, PROT_READ | PROT_WRITE, MAP_SHARED, self->mdev->fd, 0);
 	ASSERT_NE(MAP_FAILED, mem);
 
-	EXPECT_EQ(-EOPNOTSUPP, dma_map(self->p.container, IOVA_BAR, mem, SZ_4K, DMA_RW));
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_EQ(-EOPNOTSUPP, dma_map(self->p.iommu, IOVA_BAR, mem, SZ_4K, DMA_RW));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 	munmap(mem, SZ_4K);
 }
 

@@ -27,8 +27,9 @@
 
 /* One device, opened, and one of its BARs, mapped and touched */
 struct bar {
-	int container;
-	struct vfio_dev dev;
+	struct iommu *iommu;
+	struct vfio_pci_device *dev;
+	char bdf[BDF_LEN];
 	uint64_t phys;
 	uint64_t size;
 	void *bar;
@@ -38,27 +39,21 @@ struct bar {
 static void bar_open(struct __test_metadata *_metadata, struct bar *b,
 		     const struct pci_want *want, int index)
 {
-	char bdf[BDF_LEN];
-
-	b->container = -1;
-	b->dev.group = -1;
-	b->dev.fd = -1;
 	b->missing = true;
-	if (pci_find(want, 0, bdf) < 0 || pci_bar(bdf, index, &b->phys, &b->size))
+	if (pci_find(want, 0, b->bdf) < 0 || pci_bar(b->bdf, index, &b->phys, &b->size))
 		return;
 
 	/* Enough to have several pages, where there are */
 	if (b->size > SZ_64K)
 		b->size = SZ_64K;
 
-	b->container = container_open();
-	ASSERT_LE(0, b->container);
-	ASSERT_EQ(0, dev_open(&b->dev, bdf, b->container));
-	if (!region_can_mmap(b->dev.fd, index))
+	b->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+	ASSERT_EQ(0, dev_open(&b->dev, b->bdf, b->iommu));
+	if (!region_can_mmap(b->dev->fd, index))
 		return;
 
-	ASSERT_EQ(0, dev_memory(b->dev.fd, true));
-	b->bar = bar_mmap(b->dev.fd, index, PROT_READ | PROT_WRITE, 0, b->size);
+	vfio_pci_cmd_set(b->dev, PCI_COMMAND_MEMORY);
+	b->bar = bar_mmap(b->dev->fd, index, PROT_READ | PROT_WRITE, 0, b->size);
 	ASSERT_NE(NULL, b->bar);
 	ASSERT_EQ(0, bus_read32(b->bar, NULL));
 	ASSERT_EQ(0, bus_read32(b->bar + b->size - SZ_4K, NULL));
@@ -68,7 +63,7 @@ static void bar_open(struct __test_metadata *_metadata, struct bar *b,
 static void bar_close(struct bar *b)
 {
 	dev_close(&b->dev);
-	fd_close(&b->container);
+	iommu_close(&b->iommu);
 }
 
 FIXTURE(bar) {
@@ -116,9 +111,9 @@ BAR_TEST(unreachable_while_memory_is_disabled)
 		SKIP(return, NO_BAR);
 
 	for (i = 0; i < 3; i++) {
-		ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+		vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
 		expect_gone(_metadata, self->b.bar, self->b.size);
-		ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+		vfio_pci_cmd_set(self->b.dev, PCI_COMMAND_MEMORY);
 		expect_there(_metadata, self->b.bar, self->b.size);
 	}
 }
@@ -132,29 +127,29 @@ BAR_TEST(every_mmap_of_every_open_is_unreachable)
 	if (self->b.missing)
 		SKIP(return, NO_BAR);
 
-	fd = dev_get_fd(&self->b.dev);
+	fd = dev_get_fd(self->b.dev);
 	ASSERT_LE(0, fd);
-	same = bar_mmap(self->b.dev.fd, variant->index, PROT_READ | PROT_WRITE, 0, self->b.size);
+	same = bar_mmap(self->b.dev->fd, variant->index, PROT_READ | PROT_WRITE, 0, self->b.size);
 	ASSERT_NE(NULL, same);
 	other = bar_mmap(fd, variant->index, PROT_READ, 0, self->b.size);
 	ASSERT_NE(NULL, other);
 	expect_there(_metadata, same, self->b.size);
 	expect_there(_metadata, other, self->b.size);
 
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
 	expect_gone(_metadata, self->b.bar, self->b.size);
 	expect_gone(_metadata, same, self->b.size);
 	expect_gone(_metadata, other, self->b.size);
 
 	/* The first fd is closed, what it mapped is found all the same */
-	ASSERT_EQ(0, dev_memory(fd, true));
+	vfio_pci_cmd_set(self->b.dev, PCI_COMMAND_MEMORY);
 	expect_there(_metadata, same, self->b.size);
-	dev_close_fd(&self->b.dev);
-	ASSERT_EQ(0, dev_memory(fd, false));
+	dev_close_fd(self->b.dev);
+	self->b.dev->fd = fd;
+	vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
 	expect_gone(_metadata, self->b.bar, self->b.size);
 	expect_gone(_metadata, same, self->b.size);
 	expect_gone(_metadata, other, self->b.size);
-	close(fd);
 }
 
 /* In a child, with what it inherited: read when told to, say what happened */
@@ -233,12 +228,12 @@ BAR_TEST(unreachable_in_a_forked_child)
 	ASSERT_EQ(0, reader_start(&touched, self->b.bar, true));
 	ASSERT_EQ(0, reader_start(&untouched, self->b.bar, false));
 
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
 	EXPECT_EQ(1, reader_read(&untouched));
 	EXPECT_EQ(1, reader_read(&touched));
 	EXPECT_EQ(-EFAULT, bus_read32(self->b.bar, NULL));
 
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+	vfio_pci_cmd_set(self->b.dev, PCI_COMMAND_MEMORY);
 	EXPECT_EQ(0, reader_read(&untouched));
 	EXPECT_EQ(0, reader_read(&touched));
 	EXPECT_EQ(0, bus_read32(self->b.bar, NULL));
@@ -256,9 +251,9 @@ BAR_TEST(unreachable_in_a_child_alone)
 
 	ASSERT_EQ(0, reader_start(&r, self->b.bar, true));
 	ASSERT_EQ(0, munmap(self->b.bar, self->b.size));
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
 	EXPECT_EQ(1, reader_read(&r));
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+	vfio_pci_cmd_set(self->b.dev, PCI_COMMAND_MEMORY);
 	EXPECT_EQ(0, reader_read(&r));
 	EXPECT_EQ(0, reader_stop(&r));
 }
@@ -283,18 +278,18 @@ BAR_TEST(unreachable_after_mremap)
 
 	moved = move(self->b.bar, self->b.size);
 	ASSERT_NE(NULL, moved);
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
 	expect_gone(_metadata, moved, self->b.size);
 
 	/* Moved while disabled */
 	moved = move(moved, self->b.size);
 	ASSERT_NE(NULL, moved);
 	expect_gone(_metadata, moved, self->b.size);
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+	vfio_pci_cmd_set(self->b.dev, PCI_COMMAND_MEMORY);
 	expect_there(_metadata, moved, self->b.size);
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
 	expect_gone(_metadata, moved, self->b.size);
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+	vfio_pci_cmd_set(self->b.dev, PCI_COMMAND_MEMORY);
 }
 
 /* A2: what a munmap() in the middle leaves are two mappings */
@@ -306,18 +301,18 @@ BAR_TEST(unreachable_after_partial_munmap)
 		SKIP(return, "the BAR has less than three pages");
 
 	ASSERT_EQ(0, munmap(self->b.bar + SZ_4K, SZ_4K));
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
 	EXPECT_EQ(-EFAULT, bus_read32(self->b.bar, NULL));
 	EXPECT_EQ(-EFAULT, bus_read32(self->b.bar + 2 * SZ_4K, NULL));
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+	vfio_pci_cmd_set(self->b.dev, PCI_COMMAND_MEMORY);
 	EXPECT_EQ(0, bus_read32(self->b.bar, NULL));
 	EXPECT_EQ(0, bus_read32(self->b.bar + 2 * SZ_4K, NULL));
 
 	/* The first part goes, the last is still found */
 	ASSERT_EQ(0, munmap(self->b.bar, SZ_4K));
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
 	EXPECT_EQ(-EFAULT, bus_read32(self->b.bar + 2 * SZ_4K, NULL));
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+	vfio_pci_cmd_set(self->b.dev, PCI_COMMAND_MEMORY);
 	EXPECT_EQ(0, bus_read32(self->b.bar + 2 * SZ_4K, NULL));
 }
 
@@ -329,14 +324,14 @@ BAR_TEST(unreachable_after_mprotect)
 
 	ASSERT_EQ(0, mprotect(self->b.bar, SZ_4K, PROT_READ));
 	EXPECT_EQ(0, bus_read32(self->b.bar, NULL));
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
 	expect_gone(_metadata, self->b.bar, self->b.size);
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+	vfio_pci_cmd_set(self->b.dev, PCI_COMMAND_MEMORY);
 	ASSERT_EQ(0, mprotect(self->b.bar, SZ_4K, PROT_READ | PROT_WRITE));
 	expect_there(_metadata, self->b.bar, self->b.size);
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
 	expect_gone(_metadata, self->b.bar, self->b.size);
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+	vfio_pci_cmd_set(self->b.dev, PCI_COMMAND_MEMORY);
 }
 
 /* Where in its file a mapping starts, by /proc/self/maps */
@@ -368,7 +363,7 @@ BAR_TEST(file_offset_of_an_mmap_is_the_regions)
 	if (self->b.missing)
 		SKIP(return, NO_BAR);
 
-	ASSERT_EQ(0, region_info(self->b.dev.fd, variant->index, &info));
+	ASSERT_EQ(0, region_info(self->b.dev->fd, variant->index, &info));
 	EXPECT_EQ((long long)info.offset, mapping_offset(self->b.bar));
 	EXPECT_EQ(0, bus_read32(self->b.bar, NULL));
 	EXPECT_EQ((long long)info.offset, mapping_offset(self->b.bar));
@@ -385,7 +380,7 @@ static long minor_faults(void)
 BAR_TEST(other_devices_stay_reachable)
 {
 	long faults;
-	struct vfio_dev other;
+	struct vfio_pci_device *other;
 	char bdf[BDF_LEN];
 	int other_bar;
 	void *bar;
@@ -393,17 +388,17 @@ BAR_TEST(other_devices_stay_reachable)
 	if (self->b.missing)
 		SKIP(return, NO_BAR);
 	other_bar = pci_find(&want_mem, 0, bdf);
-	if (!strcmp(bdf, self->b.dev.bdf))
+	if (!strcmp(bdf, self->b.bdf))
 		other_bar = pci_find(&want_mem, 1, bdf);
 	if (other_bar < 0)
 		SKIP(return, "needs one more device with memory");
 
-	ASSERT_EQ(0, dev_open(&other, bdf, self->b.container));
-	bar = bar_mmap(other.fd, other_bar, PROT_READ | PROT_WRITE, 0, SZ_64K);
+	ASSERT_EQ(0, dev_open(&other, bdf, self->b.iommu));
+	bar = bar_mmap(other->fd, other_bar, PROT_READ | PROT_WRITE, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
 	expect_there(_metadata, bar, SZ_64K);
 
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+	vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
 	/* Once to have the stack and all else in place, then without a fault */
 	minor_faults();
 	bus_read32(&faults, NULL);
@@ -412,7 +407,7 @@ BAR_TEST(other_devices_stay_reachable)
 	EXPECT_EQ(faults, minor_faults());
 	expect_there(_metadata, bar, SZ_64K);
 	expect_gone(_metadata, self->b.bar, self->b.size);
-	ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+	vfio_pci_cmd_set(self->b.dev, PCI_COMMAND_MEMORY);
 
 	munmap(bar, SZ_64K);
 	dev_close(&other);
@@ -571,8 +566,8 @@ STRESS_TEST(concurrent_faults_on_one_page_are_safe)
 
 	for (round = 0; round < 40; round++) {
 		/* Empties the page tables */
-		ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
-		ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+		vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
+		vfio_pci_cmd_set(self->b.dev, PCI_COMMAND_MEMORY);
 		pthread_barrier_wait(&t.barrier);
 		pthread_barrier_wait(&t.barrier);
 	}
@@ -595,11 +590,11 @@ STRESS_TEST(concurrent_faults_raise_sigbus_only_while_disabled)
 	for (i = 0; i < 30; i++) {
 		touch_wait(&t);
 		touch_phase(&t);
-		ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+		vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
 		touch_phase(&t);
 		touch_wait(&t);
 		touch_phase(&t);
-		ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+		vfio_pci_cmd_set(self->b.dev, PCI_COMMAND_MEMORY);
 		touch_phase(&t);
 	}
 	touch_stop(&t);
@@ -652,11 +647,11 @@ STRESS_TEST(fork_and_exit_while_memory_is_toggled)
 	while (!waitpid(pid, &status, WNOHANG)) {
 		touch_wait(t);
 		touch_phase(t);
-		ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+		vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
 		touch_phase(t);
 		touch_wait(t);
 		touch_phase(t);
-		ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+		vfio_pci_cmd_set(self->b.dev, PCI_COMMAND_MEMORY);
 		touch_phase(t);
 	}
 	touch_stop(t);
@@ -678,21 +673,21 @@ STRESS_TEST(read_and_write_with_a_bar_as_the_buffer)
 	if (self->b.missing)
 		SKIP(return, NO_BAR);
 
-	ASSERT_EQ(0, region_info(self->b.dev.fd, 0, &info));
+	ASSERT_EQ(0, region_info(self->b.dev->fd, 0, &info));
 	ASSERT_EQ(0, touch_start(&t, self->b.bar, self->b.size, false));
 	for (i = 0; i < 30; i++) {
 		touch_phase(&t);
-		ASSERT_EQ(0, dev_memory(self->b.dev.fd, false));
+		vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
 		touch_phase(&t);
 		touch_wait(&t);
-		n = pread(self->b.dev.fd, self->b.bar, 4, info.offset);
+		n = pread(self->b.dev->fd, self->b.bar, 4, info.offset);
 		EXPECT_EQ(-1, n);
 		touch_phase(&t);
-		ASSERT_EQ(0, dev_memory(self->b.dev.fd, true));
+		vfio_pci_cmd_set(self->b.dev, PCI_COMMAND_MEMORY);
 		touch_phase(&t);
 		/* The second register inverts what is written to it */
-		EXPECT_EQ(4, pread(self->b.dev.fd, self->b.bar + 4, 4, info.offset));
-		EXPECT_EQ(4, pwrite(self->b.dev.fd, self->b.bar, 4, info.offset + 4));
+		EXPECT_EQ(4, pread(self->b.dev->fd, self->b.bar + 4, 4, info.offset));
+		EXPECT_EQ(4, pwrite(self->b.dev->fd, self->b.bar, 4, info.offset + 4));
 	}
 	touch_stop(&t);
 	EXPECT_EQ(0, t.bad_faults);
@@ -704,8 +699,9 @@ STRESS_TEST(read_and_write_with_a_bar_as_the_buffer)
  * SIGBUS: accesses wait until the reset is over.
  */
 FIXTURE(reset) {
-	int container;
-	struct vfio_dev dev;
+	struct iommu *iommu;
+	struct vfio_pci_device *dev;
+	char bdf[BDF_LEN];
 	void *bar;
 	size_t size;
 	bool missing;
@@ -722,24 +718,18 @@ FIXTURE_VARIANT_ADD(reset, e1000e) { .want = &want_e1000e, .resets = 20 };
 
 FIXTURE_SETUP(reset)
 {
-	char bdf[BDF_LEN];
-
-	self->container = -1;
-	self->dev.group = -1;
-	self->dev.fd = -1;
 	self->missing = true;
-	if (pci_find(variant->want, 0, bdf) < 0)
+	if (pci_find(variant->want, 0, self->bdf) < 0)
 		return;
 
-	self->container = container_open();
-	ASSERT_LE(0, self->container);
-	ASSERT_EQ(0, dev_open(&self->dev, bdf, self->container));
-	if (dev_can_reset(self->dev.fd) <= 0)
+	self->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+	ASSERT_EQ(0, dev_open(&self->dev, self->bdf, self->iommu));
+	if (!dev_can_reset(self->dev))
 		return;
 
-	ASSERT_EQ(0, dev_memory(self->dev.fd, true));
+	vfio_pci_cmd_set(self->dev, PCI_COMMAND_MEMORY);
 	self->size = SZ_64K;
-	self->bar = bar_mmap(self->dev.fd, 0, PROT_READ | PROT_WRITE, 0, self->size);
+	self->bar = bar_mmap(self->dev->fd, 0, PROT_READ | PROT_WRITE, 0, self->size);
 	ASSERT_NE(NULL, self->bar);
 	self->missing = false;
 }
@@ -747,7 +737,7 @@ FIXTURE_SETUP(reset)
 FIXTURE_TEARDOWN(reset)
 {
 	dev_close(&self->dev);
-	fd_close(&self->container);
+	iommu_close(&self->iommu);
 }
 
 /* A7: faults wait for the reset */
@@ -762,7 +752,7 @@ TEST_F_TIMEOUT(reset, faults_wait_for_a_reset, TIMEOUT)
 	ASSERT_EQ(0, touch_start(&t, self->bar, self->size, true));
 	for (i = 0; i < variant->resets; i++) {
 		touch_wait(&t);
-		EXPECT_EQ(0, dev_reset(self->dev.fd));
+		EXPECT_EQ(0, __vfio_pci_device_reset(self->dev));
 	}
 	touch_wait(&t);
 	touch_stop(&t);
@@ -781,14 +771,14 @@ TEST_F_TIMEOUT(reset, faults_wait_for_a_hot_reset, TIMEOUT)
 	if (self->missing)
 		SKIP(return, NO_RESET);
 
-	ret = dev_hot_reset(self->dev.fd, &self->dev.group, 1);
+	ret = dev_hot_reset(self->dev);
 	if (ret == -ENODEV || ret == -ENOTTY)
 		SKIP(return, "no hot reset here");
 
 	ASSERT_EQ(0, touch_start(&t, self->bar, self->size, true));
 	for (i = 0; i < 50 && done < 3; i++) {
 		touch_wait(&t);
-		ret = dev_hot_reset(self->dev.fd, &self->dev.group, 1);
+		ret = dev_hot_reset(self->dev);
 		EXPECT_TRUE(!ret || ret == -EBUSY);
 		if (ret)
 			busy++;
@@ -821,7 +811,7 @@ TEST_F_TIMEOUT(reset, system_calls_wait_for_a_reset, TIMEOUT)
 		die_with_parent();
 		for (i = 0; i < variant->resets; i++) {
 			usleep(20000);
-			if (dev_reset(self->dev.fd))
+			if (__vfio_pci_device_reset(self->dev))
 				_exit(1);
 		}
 		_exit(0);
@@ -839,9 +829,9 @@ TEST_F_TIMEOUT(reset, system_calls_wait_for_a_reset, TIMEOUT)
 TEST(hot_reset_with_its_arguments_in_the_bar)
 {
 	struct vfio_pci_hot_reset *arg;
-	struct vfio_dev dev;
+	struct vfio_pci_device *dev;
 	char bdf[BDF_LEN];
-	int container;
+	struct iommu *iommu;
 	int index;
 	void *bar;
 
@@ -849,56 +839,52 @@ TEST(hot_reset_with_its_arguments_in_the_bar)
 	if (index < 0)
 		SKIP(return, "no device with memory in a slot");
 
-	container = container_open();
-	ASSERT_LE(0, container);
-	ASSERT_EQ(0, dev_open(&dev, bdf, container));
-	ASSERT_EQ(0, dev_memory(dev.fd, true));
-	bar = bar_mmap(dev.fd, index, PROT_READ | PROT_WRITE, 0, SZ_4K);
+	iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+	ASSERT_EQ(0, dev_open(&dev, bdf, iommu));
+	vfio_pci_cmd_set(dev, PCI_COMMAND_MEMORY);
+	bar = bar_mmap(dev->fd, index, PROT_READ | PROT_WRITE, 0, SZ_4K);
 	ASSERT_NE(NULL, bar);
 
 	arg = bar;
 	arg->argsz = sizeof(*arg) + sizeof(arg->group_fds[0]);
 	arg->flags = 0;
 	arg->count = 1;
-	arg->group_fds[0] = dev.group;
-	EXPECT_EQ(0, ioctl(dev.fd, VFIO_DEVICE_PCI_HOT_RESET, arg));
+	arg->group_fds[0] = dev->group_fd;
+	EXPECT_EQ(0, ioctl(dev->fd, VFIO_DEVICE_PCI_HOT_RESET, arg));
 	EXPECT_EQ(0, bus_read32(bar, NULL));
 
 	munmap(bar, SZ_4K);
 	dev_close(&dev);
-	close(container);
+	iommu_cleanup(iommu);
 }
 
 /* A5: memory that the memory enable bit does not govern stays where it is */
 TEST(device_specific_regions_stay_reachable)
 {
-	struct vfio_device_info info = { .argsz = sizeof(info) };
 	unsigned int i, found = 0;
-	struct vfio_dev dev;
+	struct vfio_pci_device *dev;
 	char bdf[BDF_LEN];
-	int container;
+	struct iommu *iommu;
 	void *p;
 
 	if (pci_find(&want_edu, 0, bdf) < 0)
 		SKIP(return, "no edu device");
 
-	container = container_open();
-	ASSERT_LE(0, container);
-	ASSERT_EQ(0, dev_open(&dev, bdf, container));
-	ASSERT_EQ(0, ioctl(dev.fd, VFIO_DEVICE_GET_INFO, &info));
-	for (i = VFIO_PCI_CONFIG_REGION_INDEX; i < info.num_regions; i++) {
-		p = bar_mmap(dev.fd, i, PROT_READ, 0, SZ_4K);
+	iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+	ASSERT_EQ(0, dev_open(&dev, bdf, iommu));
+	for (i = VFIO_PCI_CONFIG_REGION_INDEX; i < dev->info.num_regions; i++) {
+		p = bar_mmap(dev->fd, i, PROT_READ, 0, SZ_4K);
 		if (!p)
 			continue;
 		found++;
 		ASSERT_EQ(0, bus_read32(p, NULL));
-		ASSERT_EQ(0, dev_memory(dev.fd, false));
+		vfio_pci_cmd_clear(dev, PCI_COMMAND_MEMORY);
 		EXPECT_EQ(0, bus_read32(p, NULL));
-		ASSERT_EQ(0, dev_memory(dev.fd, true));
+		vfio_pci_cmd_set(dev, PCI_COMMAND_MEMORY);
 		munmap(p, SZ_4K);
 	}
 	dev_close(&dev);
-	close(container);
+	iommu_cleanup(iommu);
 
 	if (!found)
 		SKIP(return, "no device with a region other than a BAR that can be mapped");

@@ -112,8 +112,8 @@ static void measure_release(void)
 	int ret;
 
 	bar = open_both(&p, "p2p_dma", SZ_1M);
-	avail = dma_avail(p.container);
-	ret = dma_map(p.container, IOVA_BAR, bar, SZ_1M, DMA_RW);
+	avail = dma_avail(p.iommu);
+	ret = dma_map(p.iommu, IOVA_BAR, bar, SZ_1M, DMA_RW);
 	if (ret) {
 		fact("p2p_dma", "fails (MAP_DMA: %s)", error_name(ret));
 		return;
@@ -122,16 +122,16 @@ static void measure_release(void)
 	fact("p2p_dma", "%s", p2p_lands(&p, IOVA_BAR, 0) == 1 ? "works" : "fails");
 	munmap(bar, SZ_1M);
 	dev_close(&p.b);
-	fact("iommu_after_close", "%s", mapped(iommu_lookup(p.a.bdf, IOVA_BAR, NULL)));
+	fact("iommu_after_close", "%s", mapped(iommu_lookup(p.bdf_a, IOVA_BAR, NULL)));
 	fact("dma_after_release", "%s", landed(p2p_lands(&p, IOVA_BAR, 0)));
 
-	after = dma_avail(p.container);
+	after = dma_avail(p.iommu);
 	if (avail < 0)
 		fact("entry_limit_after_release", "n/a (not told)");
 	else
 		fact("entry_limit_after_release", "%s", after == avail ? "given back" : "kept");
 
-	ret = dma_map(p.container, IOVA_BAR, p.scratch, SZ_4K, DMA_RW);
+	ret = dma_map(p.iommu, IOVA_BAR, p.scratch, SZ_4K, DMA_RW);
 	fact("iova_after_release", "%s", ret ? error_name(ret) : "free");
 }
 
@@ -141,7 +141,7 @@ static void measure_munmap_last(void)
 	void *bar;
 
 	bar = open_both(&p, "dma_after_munmap", SZ_1M);
-	dma_map(p.container, IOVA_BAR, bar, SZ_1M, DMA_RW);
+	dma_map(p.iommu, IOVA_BAR, bar, SZ_1M, DMA_RW);
 	dev_close(&p.b);
 	munmap(bar, SZ_1M);
 	fact("dma_after_munmap", "%s", landed(p2p_lands(&p, IOVA_BAR, 0)));
@@ -162,7 +162,7 @@ static void measure_kill(void)
 		fact("dma_after_sigkill", NO_DEVICES);
 		return;
 	}
-	p.window = pci_sysfs_map(p.b.bdf, p.bar, SZ_1M);
+	p.window = pci_sysfs_map(p.bdf_b, p.bar, SZ_1M);
 
 	pid = fork();
 	if (!pid) {
@@ -170,7 +170,7 @@ static void measure_kill(void)
 		if (p2p_open_peer(&p))
 			_exit(1);
 		bar = p2p_bar(&p, 0, SZ_64K);
-		if (!bar || dma_map(p.container, IOVA_BAR, bar, SZ_64K, DMA_RW))
+		if (!bar || dma_map(p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW))
 			_exit(1);
 		if (write(fd[1], &c, 1) == 1)
 			pause();
@@ -199,7 +199,7 @@ static void measure_foreign(void)
 	struct p2p p;
 
 	open_devices(&p, "foreign_pfnmap");
-	report_map("foreign_pfnmap", dma_map(p.container, IOVA_BAR, p.window, SZ_1M, DMA_RW));
+	report_map("foreign_pfnmap", dma_map(p.iommu, IOVA_BAR, p.window, SZ_1M, DMA_RW));
 }
 
 static void measure_read_only(void)
@@ -209,7 +209,7 @@ static void measure_read_only(void)
 
 	bar = open_both(&p, "readonly_mmap_dma_write", SZ_64K);
 	mprotect(bar, SZ_64K, PROT_READ);
-	report_map("readonly_mmap_dma_write", dma_map(p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	report_map("readonly_mmap_dma_write", dma_map(p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
 }
 
 static void measure_map_disabled(void)
@@ -218,9 +218,9 @@ static void measure_map_disabled(void)
 	void *bar;
 
 	bar = open_both(&p, "map_while_disabled", SZ_64K);
-	dev_memory(p.b.fd, false);
-	report_map("map_while_disabled", dma_map(p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
-	dev_memory(p.b.fd, true);
+	vfio_pci_cmd_clear(p.b, PCI_COMMAND_MEMORY);
+	report_map("map_while_disabled", dma_map(p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	vfio_pci_cmd_set(p.b, PCI_COMMAND_MEMORY);
 }
 
 static void measure_group(void)
@@ -230,16 +230,16 @@ static void measure_group(void)
 	int ret;
 
 	bar = open_both(&p, "group_leaves_while_mapped", SZ_64K);
-	ret = dma_map(p.container, IOVA_BAR, bar, SZ_64K, DMA_RW);
+	ret = dma_map(p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW);
 	if (!ret)
-		ret = group_detach(p.b.group);
+		ret = group_detach(p.b);
 	fact("group_leaves_while_mapped", "%s", ret ? error_name(ret) : "yes");
 }
 
 /* Two devices in one mapping; is it gone when the first, or the second, is closed? */
 static void two_devices(const char *name, bool first)
 {
-	struct vfio_dev c;
+	struct vfio_pci_device *c;
 	char bdf[BDF_LEN];
 	int index, ret;
 	struct p2p p;
@@ -247,20 +247,20 @@ static void two_devices(const char *name, bool first)
 
 	open_devices(&p, name);
 	index = pci_find(&want_mem, 1, bdf);
-	if (index < 0 || dev_open(&c, bdf, p.container)) {
+	if (index < 0 || dev_open(&c, bdf, p.iommu)) {
 		fact(name, "n/a (needs two devices with memory)");
 		return;
 	}
 
 	area = mmap(NULL, 2 * SZ_64K, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (area == MAP_FAILED ||
-	    !bar_mmap_at(area, p.b.fd, p.bar, PROT_READ | PROT_WRITE, 0, SZ_64K) ||
-	    !bar_mmap_at(area + SZ_64K, c.fd, index, PROT_READ | PROT_WRITE, 0, SZ_64K)) {
+	    !bar_mmap_at(area, p.b->fd, p.bar, PROT_READ | PROT_WRITE, 0, SZ_64K) ||
+	    !bar_mmap_at(area + SZ_64K, c->fd, index, PROT_READ | PROT_WRITE, 0, SZ_64K)) {
 		fact(name, "n/a (cannot map the BARs)");
 		return;
 	}
 
-	ret = dma_map(p.container, IOVA_BAR, area, 2 * SZ_64K, DMA_RW);
+	ret = dma_map(p.iommu, IOVA_BAR, area, 2 * SZ_64K, DMA_RW);
 	if (ret) {
 		fact(name, "refused %s", error_name(ret));
 		return;
@@ -268,7 +268,7 @@ static void two_devices(const char *name, bool first)
 
 	munmap(first ? area : area + SZ_64K, SZ_64K);
 	dev_close(first ? &p.b : &c);
-	fact(name, "%s", dma_unmap(p.container, IOVA_BAR, 2 * SZ_64K) ? "stays" : "dropped");
+	fact(name, "%s", dma_unmap(p.iommu, IOVA_BAR, 2 * SZ_64K) ? "stays" : "dropped");
 }
 
 static void measure_two_devices_first(void)
@@ -285,7 +285,7 @@ static void measure_two_devices_second(void)
 static void measure_two_containers(void)
 {
 	const char *name = "other_containers_mapping";
-	int container;
+	struct iommu *iommu;
 	struct p2p p;
 	void *bar;
 
@@ -293,19 +293,19 @@ static void measure_two_containers(void)
 		fact(name, NO_DEVICES);
 		return;
 	}
-	container = container_open();
-	if (p2p_open_peer_in(&p, container)) {
+	iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+	if (p2p_open_peer_in(&p, iommu)) {
 		fact(name, "n/a (no second container)");
 		return;
 	}
 	bar = p2p_bar(&p, 0, SZ_64K);
-	if (!bar || dma_map(p.container, IOVA_BAR, bar, SZ_64K, DMA_RW)) {
+	if (!bar || dma_map(p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW)) {
 		fact(name, "n/a (cannot map)");
 		return;
 	}
 	munmap(bar, SZ_64K);
 	dev_close(&p.b);
-	fact(name, "%s", dma_unmap(p.container, IOVA_BAR, SZ_64K) ? "stays" : "dropped");
+	fact(name, "%s", dma_unmap(p.iommu, IOVA_BAR, SZ_64K) ? "stays" : "dropped");
 }
 
 /*
@@ -317,7 +317,7 @@ static const char *reached(int ret)
 	return ret == -EFAULT ? "SIGBUS" : ret ? "n/a" : "readable";
 }
 
-static int read_in_child(int devfd, const void *addr)
+static int read_in_child(struct vfio_pci_device *dev, const void *addr)
 {
 	int fd[2], status;
 	pid_t pid;
@@ -339,10 +339,10 @@ static int read_in_child(int devfd, const void *addr)
 	if (pid < 0)
 		return -errno;
 
-	dev_memory(devfd, false);
+	vfio_pci_cmd_clear(dev, PCI_COMMAND_MEMORY);
 	close(fd[1]);
 	waitpid(pid, &status, 0);
-	dev_memory(devfd, true);
+	vfio_pci_cmd_set(dev, PCI_COMMAND_MEMORY);
 	if (!WIFEXITED(status) || WEXITSTATUS(status) > 1)
 		return -EIO;
 
@@ -351,27 +351,28 @@ static int read_in_child(int devfd, const void *addr)
 
 static void measure_access(const char *bdf, unsigned int index)
 {
+	struct vfio_pci_device *dev;
 	void *bar, *moved;
 	char name[64];
-	struct vfio_dev dev;
 	int ret;
 
-	if (dev_open(&dev, bdf, container_open()) || dev_memory(dev.fd, true) ||
-	    !region_can_mmap(dev.fd, index))
+	if (dev_open(&dev, bdf, iommu_init(MODE_VFIO_TYPE1V2_IOMMU)) ||
+	    !region_can_mmap(dev->fd, index))
 		return;
 
-	bar = bar_mmap(dev.fd, index, PROT_READ, 0, SZ_4K);
+	vfio_pci_cmd_set(dev, PCI_COMMAND_MEMORY);
+	bar = bar_mmap(dev->fd, index, PROT_READ, 0, SZ_4K);
 	if (!bar || bus_read32(bar, NULL))
 		return;
 
-	dev_memory(dev.fd, false);
+	vfio_pci_cmd_clear(dev, PCI_COMMAND_MEMORY);
 	snprintf(name, sizeof(name), "cpu_access_disabled_bar%u", index);
 	fact(name, "%s", reached(bus_read32(bar, NULL)));
-	dev_memory(dev.fd, true);
+	vfio_pci_cmd_set(dev, PCI_COMMAND_MEMORY);
 
 	bus_read32(bar, NULL);
 	snprintf(name, sizeof(name), "cpu_access_disabled_bar%u_fork", index);
-	fact(name, "%s", reached(read_in_child(dev.fd, bar)));
+	fact(name, "%s", reached(read_in_child(dev, bar)));
 
 	bus_read32(bar, NULL);
 	moved = mmap(NULL, SZ_4K, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -381,9 +382,9 @@ static void measure_access(const char *bdf, unsigned int index)
 		fact(name, "n/a (mremap: %s)", error_name(-errno));
 		return;
 	}
-	dev_memory(dev.fd, false);
+	vfio_pci_cmd_clear(dev, PCI_COMMAND_MEMORY);
 	ret = bus_read32(moved, NULL);
-	dev_memory(dev.fd, true);
+	vfio_pci_cmd_set(dev, PCI_COMMAND_MEMORY);
 	fact(name, "%s", reached(ret));
 }
 
@@ -394,20 +395,20 @@ static void measure_access_index(unsigned int index)
 		&want_edu, &want_shm, &want_e1000e, &want_testdev, &want_mem
 	};
 	char bdf[BDF_LEN];
-	uint64_t size;
+	u64 size;
 	size_t i;
-	int fd;
 
 	for (i = 0; i < sizeof(any) / sizeof(*any); i++) {
-		struct vfio_dev dev;
+		struct vfio_pci_device *dev;
+		struct iommu *iommu;
 		bool ok;
 
 		if (pci_find(any[i], 0, bdf) < 0 || pci_bar(bdf, index, NULL, &size))
 			continue;
-		fd = container_open();
-		ok = !dev_open(&dev, bdf, fd) && region_can_mmap(dev.fd, index);
+		iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+		ok = !dev_open(&dev, bdf, iommu) && region_can_mmap(dev->fd, index);
 		dev_close(&dev);
-		fd_close(&fd);
+		iommu_close(&iommu);
 		if (!ok)
 			continue;
 		measure_access(bdf, index);
@@ -464,7 +465,7 @@ static void measure_time(void)
 
 	ret = p2p_open(&p, &want_mem_1g);
 	if (!ret)
-		ret = dev_open(&p.b, p.b.bdf, p.container);
+		ret = dev_open(&p.b, p.bdf_b, p.iommu);
 	if (ret) {
 		fact("map_1G_us", "n/a (no device with 1 GiB of memory)");
 		return;
@@ -476,10 +477,10 @@ static void measure_time(void)
 			continue;
 		before = proc_page_tables_kb();
 		start = now_us();
-		ret = dma_map(p.container, IOVA_BAR, bar, sizes[i].size, DMA_RW);
+		ret = dma_map(p.iommu, IOVA_BAR, bar, sizes[i].size, DMA_RW);
 		mapped_at = now_us();
 		after = proc_page_tables_kb();
-		dma_unmap(p.container, IOVA_BAR, sizes[i].size);
+		dma_unmap(p.iommu, IOVA_BAR, sizes[i].size);
 		end = now_us();
 		munmap(bar, sizes[i].size);
 
@@ -510,7 +511,7 @@ static void measure_release_scale(void)
 		snprintf(name, sizeof(name), "release_%u_mappings_us", counts[i]);
 		bar = open_both(&p, name, SZ_1M);
 		for (n = 0; n < counts[i]; n++)
-			if (dma_map(p.container, IOVA_BAR + n * 2 * SZ_4K,
+			if (dma_map(p.iommu, IOVA_BAR + n * 2 * SZ_4K,
 				    bar + n * SZ_4K % SZ_1M, SZ_4K, DMA_RW))
 				break;
 		munmap(bar, SZ_1M);

@@ -66,7 +66,7 @@ struct crowd {
 	pthread_t thread[THREADS];
 	pthread_barrier_t start;
 	int running;
-	int container;
+	struct iommu *iommu;
 	void *bar;
 	unsigned int slots;	/* IOVAs for each thread */
 	bool stop;
@@ -102,13 +102,13 @@ static void *crowd_map(void *arg)
 	pthread_barrier_wait(&c->start);
 	while (!__atomic_load_n(&c->stop, __ATOMIC_RELAXED)) {
 		iova = crowd_iova(c, t->nr, slot++);
-		ret = dma_map(c->container, iova, c->bar, STRIDE, DMA_RW);
+		ret = dma_map(c->iommu, iova, c->bar, STRIDE, DMA_RW);
 		if (!ret) {
 			__atomic_fetch_add(&c->mapped, 1, __ATOMIC_RELAXED);
 			if (c->keep)
 				continue;
 			/* Ours, or none because the device was released meanwhile */
-			unmapped = dma_unmap(c->container, iova, STRIDE);
+			unmapped = dma_unmap(c->iommu, iova, STRIDE);
 			if (unmapped && unmapped != STRIDE &&
 			    !(unmapped == -EINVAL && c->may_end))
 				__atomic_fetch_add(&c->errors, 1, __ATOMIC_RELAXED);
@@ -134,7 +134,7 @@ static void *crowd_unmap(void *arg)
 
 	pthread_barrier_wait(&c->start);
 	for (slot = 0; slot < c->slots; slot++) {
-		unmapped = dma_unmap(c->container, crowd_iova(c, t->nr, slot), STRIDE);
+		unmapped = dma_unmap(c->iommu, crowd_iova(c, t->nr, slot), STRIDE);
 		if (unmapped && unmapped != STRIDE)
 			__atomic_fetch_add(&c->errors, 1, __ATOMIC_RELAXED);
 	}
@@ -183,7 +183,7 @@ RACE_TEST(map_racing_release_leaves_no_mapping)
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
 
-	c.container = self->p.container;
+	c.iommu = self->p.iommu;
 	for (round = 0; round < 40; round++) {
 		ASSERT_EQ(0, p2p_open_peer(&self->p));
 		c.bar = p2p_bar(&self->p, 0, STRIDE);
@@ -195,10 +195,10 @@ RACE_TEST(map_racing_release_leaves_no_mapping)
 		lose_bar(c.bar, STRIDE);
 
 		/* The threads still try */
-		left += iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL) == 1;
-		left += dma_unmap(self->p.container, IOVA_BAR, THREADS * c.slots * STRIDE) != 0;
+		left += iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL) == 1;
+		left += dma_unmap(self->p.iommu, IOVA_BAR, THREADS * c.slots * STRIDE) != 0;
 		crowd_stop(&c);
-		left += dma_unmap(self->p.container, IOVA_BAR, THREADS * c.slots * STRIDE) != 0;
+		left += dma_unmap(self->p.iommu, IOVA_BAR, THREADS * c.slots * STRIDE) != 0;
 		munmap(c.bar, STRIDE);
 	}
 	crowd_judge(_metadata, &c);
@@ -215,7 +215,7 @@ RACE_TEST(map_and_unmap_racing_release_leave_no_mapping)
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
 
-	c.container = self->p.container;
+	c.iommu = self->p.iommu;
 	for (round = 0; round < 40; round++) {
 		ASSERT_EQ(0, p2p_open_peer(&self->p));
 		c.bar = p2p_bar(&self->p, 0, STRIDE);
@@ -224,7 +224,7 @@ RACE_TEST(map_and_unmap_racing_release_leave_no_mapping)
 		nap(round);
 		lose_bar(c.bar, STRIDE);
 		dev_close(&self->p.b);
-		left += dma_unmap(self->p.container, IOVA_BAR, THREADS * c.slots * STRIDE) != 0;
+		left += dma_unmap(self->p.iommu, IOVA_BAR, THREADS * c.slots * STRIDE) != 0;
 		crowd_stop(&c);
 		munmap(c.bar, STRIDE);
 	}
@@ -243,29 +243,29 @@ RACE_TEST(unmap_racing_release)
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
 
-	avail = dma_avail(self->p.container);
-	c.container = self->p.container;
+	avail = dma_avail(self->p.iommu);
+	c.iommu = self->p.iommu;
 	for (round = 0; round < 30; round++) {
 		ASSERT_EQ(0, p2p_open_peer(&self->p));
 		c.bar = p2p_bar(&self->p, 0, STRIDE);
 		ASSERT_NE(NULL, c.bar);
 		for (nr = 0; nr < THREADS; nr++)
 			for (slot = 0; slot < c.slots; slot++)
-				ASSERT_EQ(0, dma_map(c.container, crowd_iova(&c, nr, slot), c.bar,
+				ASSERT_EQ(0, dma_map(c.iommu, crowd_iova(&c, nr, slot), c.bar,
 						     STRIDE, DMA_RW));
 		ASSERT_EQ(0, crowd_start(&c, crowd_unmap));
 		nap(round);
 		munmap(c.bar, STRIDE);
 		dev_close(&self->p.b);
-		left += iommu_lookup(self->p.a.bdf, crowd_iova(&c, THREADS - 1, c.slots - 1),
+		left += iommu_lookup(self->p.bdf_a, crowd_iova(&c, THREADS - 1, c.slots - 1),
 				     NULL) == 1;
-		left += dma_avail(self->p.container) != avail;
+		left += dma_avail(self->p.iommu) != avail;
 		crowd_stop(&c);
 	}
 	EXPECT_EQ(0, left);
 	EXPECT_EQ(0, c.errors)
 		TH_LOG("the last error was: %s", strerror(c.last_error));
-	EXPECT_EQ(avail, dma_avail(self->p.container));
+	EXPECT_EQ(avail, dma_avail(self->p.iommu));
 }
 
 /* C3: a group that has left its container has left no mapping of its device */
@@ -275,11 +275,11 @@ static void *detach_thread(void *arg)
 	int ret;
 
 	do {
-		ret = group_detach(p->b.group);
+		ret = group_detach(p->b);
 	} while (ret == -EBUSY);
 
 	/* The moment it has left */
-	if (!ret && iommu_lookup(p->a.bdf, IOVA_BAR, NULL) == 1)
+	if (!ret && iommu_lookup(p->bdf_a, IOVA_BAR, NULL) == 1)
 		ret = 1;
 
 	return (void *)(intptr_t)ret;
@@ -298,15 +298,15 @@ RACE_TEST(group_leaves_only_after_the_mappings_are_gone)
 		ASSERT_EQ(0, p2p_open_peer(&self->p));
 		bar = p2p_bar(&self->p, 0, STRIDE);
 		ASSERT_NE(NULL, bar);
-		ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, STRIDE, DMA_RW));
+		ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, STRIDE, DMA_RW));
 		ASSERT_EQ(0, pthread_create(&thread, NULL, detach_thread, &self->p));
 		nap(round);
-		dev_close_fd(&self->p.b);
+		dev_close_fd(self->p.b);
 		munmap(bar, STRIDE);
 		pthread_join(thread, &ret);
 		EXPECT_EQ(NULL, ret);
 		dev_close(&self->p.b);
-		EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, STRIDE));
+		EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, STRIDE));
 	}
 }
 
@@ -314,7 +314,7 @@ RACE_TEST(group_leaves_only_after_the_mappings_are_gone)
 struct visitor {
 	pthread_t thread;
 	char bdf[BDF_LEN];
-	int container;
+	struct iommu *iommu;
 	bool stop;
 	unsigned long visits;
 	int ret;
@@ -323,10 +323,10 @@ struct visitor {
 static void *visitor_thread(void *arg)
 {
 	struct visitor *v = arg;
-	struct vfio_dev dev;
+	struct vfio_pci_device *dev;
 
 	while (!__atomic_load_n(&v->stop, __ATOMIC_RELAXED)) {
-		v->ret = dev_open(&dev, v->bdf, v->container);
+		v->ret = dev_open(&dev, v->bdf, v->iommu);
 		if (v->ret)
 			break;
 		dev_close(&dev);
@@ -346,20 +346,20 @@ RACE_TEST(groups_come_and_go_during_release)
 	if (self->ret || pci_find(&want_edu, 1, v.bdf) < 0)
 		SKIP(return, NO_CONTAINERS);
 
-	v.container = self->p.container;
+	v.iommu = self->p.iommu;
 	ASSERT_EQ(0, pthread_create(&v.thread, NULL, visitor_thread, &v));
 	for (round = 0; round < 30; round++) {
 		ASSERT_EQ(0, p2p_open_peer(&self->p));
 		bar = p2p_bar(&self->p, 0, SZ_1M);
 		ASSERT_NE(NULL, bar);
 		for (i = 0; i < 16; i++)
-			ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR + i * STRIDE,
+			ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + i * STRIDE,
 					     bar + i * STRIDE, STRIDE, DMA_RW));
 		nap(round);
 		munmap(bar, SZ_1M);
 		dev_close(&self->p.b);
-		EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
-		EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_1M));
+		EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
+		EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_1M));
 	}
 	__atomic_store_n(&v.stop, true, __ATOMIC_RELAXED);
 	pthread_join(v.thread, NULL);
@@ -372,48 +372,46 @@ static void *close_mapper_thread(void *arg)
 {
 	struct p2p *p = arg;
 
-	munmap(p->regs, SZ_4K);
-	p->regs = NULL;
-	dev_close(&p->a);
-	fd_close(&p->container);
+	p2p_close_mapper(p);
 
 	return NULL;
 }
 
 RACE_TEST(close_of_the_mappers_container_racing_release)
 {
-	int container, round, i;
+	struct iommu *iommu;
+	int round, i;
 	pthread_t thread;
 	void *bar;
 
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
 
-	container = container_open();
-	ASSERT_LE(0, container);
+	iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	group_patience_ms = 0;
 	for (round = 0; round < 40; round++) {
-		ASSERT_EQ(0, p2p_open_peer_in(&self->p, container));
+		ASSERT_EQ(0, p2p_open_peer_in(&self->p, iommu));
 		bar = p2p_bar(&self->p, 0, SZ_1M);
 		ASSERT_NE(NULL, bar);
 		for (i = 0; i < 16; i++)
-			ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR + i * STRIDE,
+			ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + i * STRIDE,
 					     bar + i * STRIDE, STRIDE, DMA_RW));
-		ASSERT_EQ(0, dma_map(container, IOVA_BAR, bar, SZ_1M, DMA_RW));
+		ASSERT_EQ(0, dma_map(iommu, IOVA_BAR, bar, SZ_1M, DMA_RW));
 		munmap(bar, SZ_1M);
 
+		/* What takes its time comes first, so that the thread has nothing but to close */
+		vfio_pci_driver_remove(self->p.a);
 		ASSERT_EQ(0, pthread_create(&thread, NULL, close_mapper_thread, &self->p));
 		nap(round);
 		dev_close(&self->p.b);
 		pthread_join(thread, NULL);
 
 		/* All of it is there again at once */
-		munmap(self->p.window, SZ_1M);
-		munmap(self->p.scratch, SZ_4K);
+		p2p_close(&self->p);
 		ASSERT_EQ(0, p2p_open(&self->p, &want_mem));
-		EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_1M));
+		EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_1M));
 	}
-	close(container);
+	iommu_cleanup(iommu);
 }
 
 /*
@@ -422,7 +420,8 @@ RACE_TEST(close_of_the_mappers_container_racing_release)
  */
 RACE_TEST(mapper_and_owner_are_killed_together)
 {
-	int container, sock[2], round, i;
+	struct iommu *iommu;
+	int sock[2], round, i;
 	pid_t pid, mapper, owner;
 	void *bar;
 	char c;
@@ -440,10 +439,10 @@ RACE_TEST(mapper_and_owner_are_killed_together)
 		if (!owner) {
 			die_with_parent();
 			close(sock[0]);
-			container = container_open();
-			if (container < 0 || p2p_open(&self->p, &want_mem))
+			iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+			if (p2p_open(&self->p, &want_mem))
 				_exit(1);
-			if (p2p_open_peer_in(&self->p, container))
+			if (p2p_open_peer_in(&self->p, iommu))
 				_exit(1);
 			bar = p2p_bar(&self->p, 0, SZ_64K);
 			if (!bar)
@@ -451,14 +450,12 @@ RACE_TEST(mapper_and_owner_are_killed_together)
 			mapper = fork();
 			if (!mapper) {
 				dev_close(&self->p.b);
-				close(container);
-				if (dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW))
+				iommu_cleanup(iommu);
+				if (dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW))
 					_exit(1);
 				munmap(bar, SZ_64K);
 			} else {
-				dev_close(&self->p.a);
-				munmap(self->p.regs, SZ_4K);
-				close(self->p.container);
+				p2p_close_mapper(&self->p);
 			}
 			/* Both report, then wait for the end: theirs, or that of the test */
 			pid = getpid();
@@ -474,13 +471,13 @@ RACE_TEST(mapper_and_owner_are_killed_together)
 				mapper = pid;
 		}
 		ASSERT_LT(0, mapper);
-		EXPECT_NE(0, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+		EXPECT_NE(0, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 
 		kill(round % 3 == 1 ? mapper : owner, SIGKILL);
 		if (round % 3 == 2) {
 			/* The mapper lives on, without the mapping */
 			ASSERT_EQ(owner, waitpid(owner, NULL, 0));
-			EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+			EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 			kill(mapper, SIGKILL);
 		} else {
 			nap(round);
@@ -507,7 +504,7 @@ RACE_TEST(sigkill_in_the_middle_of_map_and_unmap)
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
 
-	c.container = self->p.container;
+	c.iommu = self->p.iommu;
 	for (round = 0; round < 20; round++) {
 		ASSERT_EQ(0, pipe(ready));
 		pid = fork();
@@ -528,10 +525,10 @@ RACE_TEST(sigkill_in_the_middle_of_map_and_unmap)
 		nap(round);
 		kill(pid, SIGKILL);
 		ASSERT_EQ(pid, waitpid(pid, NULL, 0));
-		EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+		EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 	}
 	EXPECT_EQ(0, p2p_open_peer(&self->p));
-	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, THREADS * c.slots * STRIDE));
+	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, THREADS * c.slots * STRIDE));
 }
 
 /* A6: mappings are made while memory is disabled and enabled, and threads fault */
@@ -566,15 +563,15 @@ RACE_TEST(map_racing_disable_and_faults)
 		SKIP(return, NO_DEVICES);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
-	c.container = self->p.container;
+	c.iommu = self->p.iommu;
 	c.bar = p2p_bar(&self->p, 0, STRIDE);
 	ASSERT_NE(NULL, c.bar);
 	ASSERT_EQ(0, crowd_start(&c, crowd_map));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, fault_thread, &c));
 	for (round = 0; round < 60; round++) {
-		ASSERT_EQ(0, dev_memory(self->p.b.fd, false));
+		vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
 		nap(round);
-		ASSERT_EQ(0, dev_memory(self->p.b.fd, true));
+		vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
 		nap(round);
 	}
 	stop_mapping_and_faulting(_metadata, &c, thread);
@@ -588,24 +585,24 @@ RACE_TEST(map_racing_reset_and_faults)
 	pthread_t thread;
 	int round, ret;
 
-	if (self->ret || pci_find(&want_mem_slot, 0, self->p.b.bdf) < 0)
+	if (self->ret || pci_find(&want_mem_slot, 0, self->p.bdf_b) < 0)
 		SKIP(return, "needs an edu device and one with memory in a slot");
 
-	self->p.bar = pci_find(&want_mem_slot, 0, self->p.b.bdf);
+	self->p.bar = pci_find(&want_mem_slot, 0, self->p.bdf_b);
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
-	if (dev_can_reset(self->p.b.fd) <= 0)
+	if (!dev_can_reset(self->p.b))
 		SKIP(return, "the device cannot be reset");
 
-	ASSERT_EQ(0, dev_memory(self->p.b.fd, true));
-	c.container = self->p.container;
+	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
+	c.iommu = self->p.iommu;
 	c.bar = p2p_bar(&self->p, 0, STRIDE);
 	ASSERT_NE(NULL, c.bar);
 	ASSERT_EQ(0, crowd_start(&c, crowd_map));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, fault_thread, &c));
 	for (round = 0; round < 4; round++) {
-		EXPECT_EQ(0, dev_reset(self->p.b.fd));
+		EXPECT_EQ(0, __vfio_pci_device_reset(self->p.b));
 		nap(round);
-		ret = dev_hot_reset(self->p.b.fd, &self->p.b.group, 1);
+		ret = dev_hot_reset(self->p.b);
 		EXPECT_TRUE(!ret || ret == -EBUSY);
 		nap(round);
 	}
@@ -627,11 +624,11 @@ RACE_TEST(device_is_reopened_at_once)
 	for (round = 0; round < rounds; round++) {
 		ASSERT_EQ(0, p2p_open_peer(&self->p));
 		/* Twice a second is all that a device with a slow reset can do */
-		if (!round && dev_can_reset(self->p.b.fd) > 0)
+		if (!round && dev_can_reset(self->p.b))
 			rounds = 20;
 		bar = p2p_bar(&self->p, 0, SZ_64K);
 		ASSERT_NE(NULL, bar);
-		ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+		ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
 		munmap(bar, SZ_64K);
 		dev_close(&self->p.b);
 	}
@@ -640,7 +637,8 @@ RACE_TEST(device_is_reopened_at_once)
 /* E5: nor a container */
 RACE_TEST(containers_are_reopened_at_once)
 {
-	int container = -1, round, rounds = 150;
+	struct iommu *iommu;
+	int round, rounds = 150;
 	void *bar;
 
 	if (self->ret)
@@ -650,20 +648,18 @@ RACE_TEST(containers_are_reopened_at_once)
 	group_patience_ms = 0;
 	for (round = 0; round < rounds; round++) {
 		ASSERT_EQ(0, p2p_open(&self->p, &want_mem));
-		container = container_open();
-		ASSERT_LE(0, container);
+		iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 		/* B alternates between A's container and one of its own */
-		ASSERT_EQ(0, p2p_open_peer_in(&self->p, round & 1 ? container :
-					      self->p.container));
-		if (!round && dev_can_reset(self->p.b.fd) > 0)
+		ASSERT_EQ(0, p2p_open_peer_in(&self->p, round & 1 ? iommu : self->p.iommu));
+		if (!round && dev_can_reset(self->p.b))
 			rounds = 10;
 		bar = p2p_bar(&self->p, 0, SZ_64K);
 		ASSERT_NE(NULL, bar);
-		ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+		ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
 		munmap(bar, SZ_64K);
 		if (round & 2)
 			p2p_close(&self->p);
-		close(container);
+		iommu_cleanup(iommu);
 		p2p_close(&self->p);
 	}
 }
@@ -684,15 +680,15 @@ RACE_TEST(map_and_release_racing_the_end_of_a_registration)
 		ASSERT_EQ(0, p2p_open_peer(&self->p));
 		bar = p2p_bar(&self->p, 0, SZ_64K);
 		ASSERT_NE(NULL, bar);
-		ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
-		ASSERT_EQ(SZ_64K, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+		ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
+		ASSERT_EQ(SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 		usleep(990000 + round * 3000);
 		if (round & 1)
-			ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, bar, SZ_64K, DMA_RW));
+			ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
 		munmap(bar, SZ_64K);
 		dev_close(&self->p.b);
-		EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
-		EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+		EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
+		EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 	}
 }
 
@@ -709,14 +705,14 @@ RACE_TEST(release_of_thousands_of_mappings)
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
 
-	avail = dma_avail(self->p.container);
+	avail = dma_avail(self->p.iommu);
 	for (i = 0; i < ARRAY_SIZE(counts); i++) {
 		ASSERT_EQ(0, p2p_open_peer(&self->p));
 		bar = p2p_bar(&self->p, 0, SZ_1M);
 		ASSERT_NE(NULL, bar);
 		start = now_us();
 		for (n = 0; n < counts[i]; n++)
-			ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR + n * 2 * SZ_4K,
+			ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + n * 2 * SZ_4K,
 					     bar + n % 256 * SZ_4K, SZ_4K, DMA_RW));
 		mapped = now_us();
 		munmap(bar, SZ_1M);
@@ -724,8 +720,8 @@ RACE_TEST(release_of_thousands_of_mappings)
 		released = now_us();
 		printf("# %5u mappings: %6.1f us to map and %6.1f us to release one\n", n,
 		       (double)(mapped - start) / n, (double)(released - mapped) / n);
-		EXPECT_EQ(avail, dma_avail(self->p.container));
-		EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, 8000 * 2 * SZ_4K));
+		EXPECT_EQ(avail, dma_avail(self->p.iommu));
+		EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, 8000 * 2 * SZ_4K));
 	}
 }
 
@@ -736,28 +732,26 @@ RACE_TEST(release_of_thousands_of_mappings)
  */
 RACE_TEST(map_racing_the_end_of_the_container)
 {
-	int container, round, ret = 0;
+	struct iommu *iommu;
+	int round, ret = 0;
 	struct crowd c = { .slots = 32, .may_end = true };
 
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
 
-	container = container_open();
-	ASSERT_LE(0, container);
-	ASSERT_EQ(0, p2p_open_peer_in(&self->p, container));
-	c.container = self->p.container;
+	iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+	ASSERT_EQ(0, p2p_open_peer_in(&self->p, iommu));
+	c.iommu = self->p.iommu;
 	c.bar = p2p_bar(&self->p, 0, STRIDE);
 	ASSERT_NE(NULL, c.bar);
 
-	munmap(self->p.regs, SZ_4K);
-	self->p.regs = NULL;
-	dev_close_fd(&self->p.a);
+	dev_close_fd(self->p.a);
 	ASSERT_EQ(0, crowd_start(&c, crowd_map));
 	for (round = 0; round < 60 && !ret; round++) {
-		ret = group_detach(self->p.a.group);
+		ret = group_detach(self->p.a);
 		nap(round);
 		if (!ret)
-			ret = group_attach(self->p.a.group, self->p.container);
+			ret = group_attach(self->p.a);
 		nap(round);
 	}
 	crowd_stop(&c);
@@ -766,8 +760,8 @@ RACE_TEST(map_racing_the_end_of_the_container)
 
 	munmap(c.bar, STRIDE);
 	dev_close(&self->p.b);
-	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, THREADS * c.slots * STRIDE));
-	close(container);
+	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, THREADS * c.slots * STRIDE));
+	iommu_cleanup(iommu);
 }
 
 TEST_HARNESS_MAIN

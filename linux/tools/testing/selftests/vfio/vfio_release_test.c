@@ -53,7 +53,7 @@ static void *map_peer(struct __test_metadata *_metadata, struct p2p *p, size_t s
 	ASSERT_EQ(0, p2p_open_peer(p));
 	bar = p2p_bar(p, 0, size);
 	ASSERT_NE(NULL, bar);
-	ASSERT_EQ(0, dma_map(p->container, IOVA_BAR, bar, size, DMA_RW));
+	ASSERT_EQ(0, dma_map(p->iommu, IOVA_BAR, bar, size, DMA_RW));
 
 	return bar;
 }
@@ -61,7 +61,7 @@ static void *map_peer(struct __test_metadata *_metadata, struct p2p *p, size_t s
 static void expect_mapped(struct __test_metadata *_metadata, struct p2p *p, uint64_t iova,
 			  size_t offset)
 {
-	EXPECT_TRUE(iommu_maps(p->a.bdf, iova, p->phys + offset));
+	EXPECT_TRUE(iommu_maps(p->bdf_a, iova, p->phys + offset));
 	EXPECT_EQ(1, p2p_lands(p, iova, offset));
 }
 
@@ -69,10 +69,10 @@ static void expect_gone(struct __test_metadata *_metadata, struct p2p *p, uint64
 			size_t size, size_t offset)
 {
 	/* The page tables first: DMA takes its time, which might hide a late removal */
-	EXPECT_NE(1, iommu_lookup(p->a.bdf, iova, NULL));
-	EXPECT_NE(1, iommu_lookup(p->a.bdf, iova + size - SZ_4K, NULL));
+	EXPECT_NE(1, iommu_lookup(p->bdf_a, iova, NULL));
+	EXPECT_NE(1, iommu_lookup(p->bdf_a, iova + size - SZ_4K, NULL));
 	EXPECT_EQ(0, p2p_lands(p, iova, offset));
-	EXPECT_EQ(0, dma_unmap(p->container, iova, size));
+	EXPECT_EQ(0, dma_unmap(p->iommu, iova, size));
 }
 
 /* D3: the last reference to go is the CPU's mapping of the BAR */
@@ -117,14 +117,14 @@ RELEASE_TEST(mapping_stays_until_the_last_open_is_closed)
 		SKIP(return, NO_DEVICES);
 
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
-	second = dev_get_fd(&self->p.b);
+	second = dev_get_fd(self->p.b);
 	ASSERT_LE(0, second);
 	dup_fd = dup(second);
 	ASSERT_LE(0, dup_fd);
 
 	munmap(self->bar, SZ_64K);
 	dev_close(&self->p.b);
-	EXPECT_NE(0, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_NE(0, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 	close(second);
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
@@ -185,13 +185,13 @@ RELEASE_TEST(iova_can_be_mapped_again_at_once)
 	munmap(self->bar, SZ_64K);
 	dev_close(&self->p.b);
 
-	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, ram, SZ_64K, DMA_RW));
-	ret = iommu_lookup(self->p.a.bdf, IOVA_BAR, &phys);
+	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, ram, SZ_64K, DMA_RW));
+	ret = iommu_lookup(self->p.bdf_a, IOVA_BAR, &phys);
 	EXPECT_NE(0, ret);
 	EXPECT_TRUE(ret != 1 || phys != self->p.phys);
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR, 0x12345678));
 	EXPECT_EQ(0x12345678, *ram);
-	EXPECT_EQ(SZ_64K, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+	EXPECT_EQ(SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 }
 
 /* D3: mappings the kernel removed do not count against the container's limit */
@@ -203,19 +203,19 @@ RELEASE_TEST(entry_limit_is_given_back)
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
 
-	before = dma_avail(self->p.container);
+	before = dma_avail(self->p.iommu);
 	if (before < 0)
 		SKIP(return, "the kernel does not tell how many mappings are left");
 
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
 	for (i = 1; i < 10; i++)
-		ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR + i * SZ_64K, self->bar, SZ_64K,
+		ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + i * SZ_64K, self->bar, SZ_64K,
 				     DMA_RW));
-	EXPECT_EQ(before - 10, dma_avail(self->p.container));
+	EXPECT_EQ(before - 10, dma_avail(self->p.iommu));
 
 	munmap(self->bar, SZ_64K);
 	dev_close(&self->p.b);
-	EXPECT_EQ(before, dma_avail(self->p.container));
+	EXPECT_EQ(before, dma_avail(self->p.iommu));
 }
 
 /* D4: a mapping of RAM beside device memory goes as a whole, RAM is unpinned */
@@ -231,13 +231,13 @@ RELEASE_TEST(ram_beside_a_bar_goes_with_it_and_is_uncharged)
 
 	area = mmap(NULL, 3 * SZ_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, area);
-	bar = bar_mmap_at(area + SZ_64K, self->p.b.fd, self->p.bar, PROT_READ | PROT_WRITE, 0,
+	bar = bar_mmap_at(area + SZ_64K, self->p.b->fd, self->p.bar, PROT_READ | PROT_WRITE, 0,
 			  SZ_64K);
 	ASSERT_EQ(area + SZ_64K, bar);
 	before = proc_locked_kb();
 	EXPECT_EQ(base, before);
 
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, area, 3 * SZ_64K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, area, 3 * SZ_64K, DMA_RW));
 	EXPECT_EQ(before + 128, proc_locked_kb());
 	expect_mapped(_metadata, &self->p, IOVA_BAR + SZ_64K, 0);
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_64K, 0x600d));
@@ -249,10 +249,10 @@ RELEASE_TEST(ram_beside_a_bar_goes_with_it_and_is_uncharged)
 	EXPECT_EQ(before, proc_locked_kb());
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_64K, 0xbad));
 	EXPECT_EQ(0x600d, *(uint32_t *)(area + 2 * SZ_64K));
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR + 2 * SZ_64K, NULL));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + 2 * SZ_64K, NULL));
 	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR + SZ_64K, 0));
-	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, 3 * SZ_64K));
+	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, 3 * SZ_64K));
 }
 
 /* D4, D7: RAM and device memory, page by page in turn */
@@ -267,25 +267,25 @@ RELEASE_TEST(many_ranges_in_one_mapping_go_together)
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
 
-	avail = dma_avail(self->p.container);
+	avail = dma_avail(self->p.iommu);
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	area = mmap(NULL, pages * SZ_4K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 		    -1, 0);
 	ASSERT_NE(MAP_FAILED, area);
 	for (i = 1; i < pages; i += 2)
-		ASSERT_NE(NULL, bar_mmap_at(area + i * SZ_4K, self->p.b.fd, self->p.bar,
+		ASSERT_NE(NULL, bar_mmap_at(area + i * SZ_4K, self->p.b->fd, self->p.bar,
 					    PROT_READ | PROT_WRITE, i * SZ_4K, SZ_4K));
 	before = proc_locked_kb();
 
 	/* Twice: unmapped by the user, and by the release */
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, area, pages * SZ_4K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, area, pages * SZ_4K, DMA_RW));
 	EXPECT_EQ(before + pages * 2, proc_locked_kb());
-	EXPECT_EQ(pages * SZ_4K, dma_unmap(self->p.container, IOVA_BAR, pages * SZ_4K));
+	EXPECT_EQ(pages * SZ_4K, dma_unmap(self->p.iommu, IOVA_BAR, pages * SZ_4K));
 	EXPECT_EQ(before, proc_locked_kb());
 
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, area, pages * SZ_4K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, area, pages * SZ_4K, DMA_RW));
 	for (i = 1; i < pages; i += 2)
-		EXPECT_TRUE(iommu_maps(self->p.a.bdf, IOVA_BAR + i * SZ_4K,
+		EXPECT_TRUE(iommu_maps(self->p.bdf_a, IOVA_BAR + i * SZ_4K,
 				       self->p.phys + i * SZ_4K));
 	expect_mapped(_metadata, &self->p, IOVA_BAR + 3 * SZ_4K, 3 * SZ_4K);
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_4K, 0x600d));
@@ -295,10 +295,10 @@ RELEASE_TEST(many_ranges_in_one_mapping_go_together)
 		munmap(area + i * SZ_4K, SZ_4K);
 	dev_close(&self->p.b);
 	EXPECT_EQ(before, proc_locked_kb());
-	EXPECT_EQ(avail, dma_avail(self->p.container));
+	EXPECT_EQ(avail, dma_avail(self->p.iommu));
 	for (i = 0; i < pages; i++)
-		EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR + i * SZ_4K, NULL));
-	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, pages * SZ_4K));
+		EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + i * SZ_4K, NULL));
+	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, pages * SZ_4K));
 }
 
 /* D3: while the container keeps a record of the pages that DMA may have written */
@@ -308,15 +308,15 @@ RELEASE_TEST(release_while_dirty_pages_are_tracked)
 		SKIP(return, NO_DEVICES);
 
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
-	if (dma_track_dirty(self->p.container, true))
+	if (dma_track_dirty(self->p.iommu, true))
 		SKIP(return, "the container cannot track dirty pages");
 
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR + SZ_1M, self->bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + SZ_1M, self->bar, SZ_64K, DMA_RW));
 	munmap(self->bar, SZ_64K);
 	dev_close(&self->p.b);
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR + SZ_1M, NULL));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + SZ_1M, NULL));
 	expect_gone(_metadata, &self->p, IOVA_BAR, 2 * SZ_1M, 0);
-	EXPECT_EQ(0, dma_track_dirty(self->p.container, false));
+	EXPECT_EQ(0, dma_track_dirty(self->p.iommu, false));
 }
 
 /* D3: the first version of the interface differs in what may be unmapped only */
@@ -326,20 +326,19 @@ RELEASE_TEST(release_with_the_first_version_of_the_interface)
 		SKIP(return, NO_DEVICES);
 
 	p2p_close(&self->p);
-	container_iommu_type = VFIO_TYPE1_IOMMU;
-	ASSERT_EQ(0, p2p_open(&self->p, &want_mem));
+	ASSERT_EQ(0, p2p_open_mode(&self->p, &want_mem, MODE_VFIO_TYPE1_IOMMU));
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 	munmap(self->bar, SZ_64K);
 	dev_close(&self->p.b);
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
-	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, self->p.scratch, SZ_4K, DMA_RW));
+	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->p.scratch, SZ_4K, DMA_RW));
 }
 
 /* D3: what does not hold a page of the device is left alone */
 RELEASE_TEST(other_mappings_stay)
 {
-	struct vfio_dev other = { .group = -1, .fd = -1 };
+	struct vfio_pci_device *other;
 	char bdf[BDF_LEN];
 	void *other_bar;
 	uint32_t *ram;
@@ -354,27 +353,27 @@ RELEASE_TEST(other_mappings_stay)
 		SKIP(return, NO_PEERS);
 
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
-	ASSERT_EQ(0, dev_open(&other, bdf, self->p.container));
-	other_bar = bar_mmap(other.fd, index, PROT_READ | PROT_WRITE, 0, SZ_64K);
+	ASSERT_EQ(0, dev_open(&other, bdf, self->p.iommu));
+	other_bar = bar_mmap(other->fd, index, PROT_READ | PROT_WRITE, 0, SZ_64K);
 	ASSERT_NE(NULL, other_bar);
 	ram = ram_alloc(SZ_64K);
 	ASSERT_NE(NULL, ram);
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR + SZ_64K, other_bar, SZ_64K, DMA_RW));
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR + 2 * SZ_64K, ram, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + SZ_64K, other_bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + 2 * SZ_64K, ram, SZ_64K, DMA_RW));
 
 	munmap(self->bar, SZ_64K);
 	dev_close(&self->p.b);
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 
 	ASSERT_EQ(0, pci_bar(bdf, index, &phys, NULL));
-	EXPECT_TRUE(iommu_maps(self->p.a.bdf, IOVA_BAR + SZ_64K, phys));
+	EXPECT_TRUE(iommu_maps(self->p.bdf_a, IOVA_BAR + SZ_64K, phys));
 	mmio_write32(other_bar, 0);
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + SZ_64K, 0x1234));
 	EXPECT_EQ(0x1234, mmio_read32(other_bar));
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_64K, 0x5678));
 	EXPECT_EQ(0x5678, *ram);
-	EXPECT_EQ(SZ_64K, dma_unmap(self->p.container, IOVA_BAR + SZ_64K, SZ_64K));
-	EXPECT_EQ(SZ_64K, dma_unmap(self->p.container, IOVA_BAR + 2 * SZ_64K, SZ_64K));
+	EXPECT_EQ(SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR + SZ_64K, SZ_64K));
+	EXPECT_EQ(SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR + 2 * SZ_64K, SZ_64K));
 
 	munmap(other_bar, SZ_64K);
 	dev_close(&other);
@@ -391,15 +390,15 @@ RELEASE_TEST(every_mapping_of_the_device_goes)
 
 	self->bar = map_peer(_metadata, &self->p, SZ_1M);
 	for (i = 1; i < 32; i++)
-		ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR + i * SZ_1M,
+		ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + i * SZ_1M,
 				     self->bar + i * SZ_4K, SZ_64K, i & 1 ? DMA_RW : DMA_WO));
 
 	munmap(self->bar, SZ_1M);
 	dev_close(&self->p.b);
 
 	for (i = 0; i < 32; i++) {
-		left += iommu_lookup(self->p.a.bdf, IOVA_BAR + i * SZ_1M, NULL) == 1;
-		left += dma_unmap(self->p.container, IOVA_BAR + i * SZ_1M, SZ_1M) != 0;
+		left += iommu_lookup(self->p.bdf_a, IOVA_BAR + i * SZ_1M, NULL) == 1;
+		left += dma_unmap(self->p.iommu, IOVA_BAR + i * SZ_1M, SZ_1M) != 0;
 	}
 	EXPECT_EQ(0, left);
 }
@@ -431,9 +430,9 @@ RELEASE_TEST(mapping_after_a_long_pause_is_tracked)
 
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
 	for (i = 0; i < 3; i++) {
-		EXPECT_EQ(SZ_64K, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+		EXPECT_EQ(SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 		usleep(500000 + i * 1000000);
-		ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+		ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
 	}
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
@@ -450,20 +449,20 @@ RELEASE_TEST(unmap_before_release_works_as_ever)
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
 
-	before = dma_avail(self->p.container);
+	before = dma_avail(self->p.iommu);
 	self->bar = map_peer(_metadata, &self->p, SZ_1M);
-	EXPECT_EQ(SZ_1M, dma_unmap(self->p.container, IOVA_BAR, SZ_1M));
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	EXPECT_EQ(SZ_1M, dma_unmap(self->p.iommu, IOVA_BAR, SZ_1M));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR, 0));
 
 	/* And again at the same place */
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, self->bar, SZ_1M, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->bar, SZ_1M, DMA_RW));
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
-	EXPECT_EQ(SZ_1M, dma_unmap(self->p.container, IOVA_BAR, SZ_1M));
+	EXPECT_EQ(SZ_1M, dma_unmap(self->p.iommu, IOVA_BAR, SZ_1M));
 
 	munmap(self->bar, SZ_1M);
 	dev_close(&self->p.b);
-	EXPECT_EQ(before, dma_avail(self->p.container));
+	EXPECT_EQ(before, dma_avail(self->p.iommu));
 }
 
 /* C3: the group of a mapped device stays in its container until the device is closed */
@@ -473,15 +472,15 @@ RELEASE_TEST(group_cannot_leave_its_container_while_mapped)
 		SKIP(return, NO_DEVICES);
 
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
-	EXPECT_EQ(-EBUSY, group_detach(self->p.b.group));
+	EXPECT_EQ(-EBUSY, group_detach(self->p.b));
 
-	dev_close_fd(&self->p.b);
-	EXPECT_EQ(-EBUSY, group_detach(self->p.b.group));
+	dev_close_fd(self->p.b);
+	EXPECT_EQ(-EBUSY, group_detach(self->p.b));
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
 	munmap(self->bar, SZ_64K);
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
-	EXPECT_EQ(0, group_detach(self->p.b.group));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
+	EXPECT_EQ(0, group_detach(self->p.b));
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
@@ -501,7 +500,7 @@ static int hold_peer(struct p2p *p, struct holder *h)
 	char c = 0;
 
 	/* Make the view of B's memory first: it is the parent that looks */
-	p->window = pci_sysfs_map(p->b.bdf, p->bar, SZ_1M);
+	p->window = pci_sysfs_map(p->bdf_b, p->bar, SZ_1M);
 	if (!p->window)
 		return -ENOMEM;
 	if (pipe(ready) || pipe(quit))
@@ -520,7 +519,7 @@ static int hold_peer(struct p2p *p, struct holder *h)
 		if (p2p_open_peer(p))
 			_exit(1);
 		bar = p2p_bar(p, 0, SZ_64K);
-		if (!bar || dma_map(p->container, IOVA_BAR, bar, SZ_64K, DMA_RW))
+		if (!bar || dma_map(p->iommu, IOVA_BAR, bar, SZ_64K, DMA_RW))
 			_exit(2);
 		if (bus_read32(bar, NULL) || write(ready[1], &c, 1) != 1)
 			_exit(3);
@@ -588,7 +587,7 @@ RELEASE_TEST(exit_of_the_mapper_alone_keeps_the_mapping)
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid)
-		_exit(!!dma_map(self->p.container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+		_exit(!!dma_map(self->p.iommu, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	ASSERT_EQ(0, status);
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
@@ -668,7 +667,7 @@ RELEASE_TEST(fd_in_flight_holds_the_device_open)
 		SKIP(return, "no unix sockets");
 
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
-	ASSERT_EQ(0, send_fd(sv[0], self->p.b.fd));
+	ASSERT_EQ(0, send_fd(sv[0], self->p.b->fd));
 	munmap(self->bar, SZ_64K);
 	dev_close(&self->p.b);
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
@@ -684,7 +683,8 @@ RELEASE_TEST(fd_in_flight_holds_the_device_open)
  */
 FIXTURE(two_devices) {
 	struct p2p p;
-	struct vfio_dev c;
+	struct vfio_pci_device *c;
+	char bdf_c[BDF_LEN];
 	void *area;
 	int ret;
 };
@@ -698,23 +698,22 @@ FIXTURE_VARIANT_ADD(two_devices, second) { .first = false };
 
 FIXTURE_SETUP(two_devices)
 {
-	char bdf[BDF_LEN];
 	int index;
 
-	index = pci_find(&want_mem, 1, bdf);
+	index = pci_find(&want_mem, 1, self->bdf_c);
 	self->ret = index < 0 ? index : p2p_open(&self->p, &want_mem);
 	if (self->ret)
 		return;
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
-	ASSERT_EQ(0, dev_open(&self->c, bdf, self->p.container));
+	ASSERT_EQ(0, dev_open(&self->c, self->bdf_c, self->p.iommu));
 	self->area = mmap(NULL, 2 * SZ_64K, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->area);
-	ASSERT_NE(NULL, bar_mmap_at(self->area, self->p.b.fd, self->p.bar,
+	ASSERT_NE(NULL, bar_mmap_at(self->area, self->p.b->fd, self->p.bar,
 				    PROT_READ | PROT_WRITE, 0, SZ_64K));
-	ASSERT_NE(NULL, bar_mmap_at(self->area + SZ_64K, self->c.fd, index,
+	ASSERT_NE(NULL, bar_mmap_at(self->area + SZ_64K, self->c->fd, index,
 				    PROT_READ | PROT_WRITE, 0, SZ_64K));
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, self->area, 2 * SZ_64K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->area, 2 * SZ_64K, DMA_RW));
 }
 
 FIXTURE_TEARDOWN(two_devices)
@@ -728,31 +727,31 @@ FIXTURE_TEARDOWN(two_devices)
 /* D4, E3: every device in a mapping counts */
 TEST_F_TIMEOUT(two_devices, either_release_drops_the_whole_mapping, TIMEOUT)
 {
-	struct vfio_dev *dev = variant->first ? &self->p.b : &self->c;
+	struct vfio_pci_device **dev = variant->first ? &self->p.b : &self->c;
 	void *bar = variant->first ? self->area : self->area + SZ_64K;
 	void *rest = variant->first ? self->area + SZ_64K : self->area;
 
 	if (self->ret)
 		SKIP(return, NO_PEERS);
 
-	EXPECT_NE(0, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
-	EXPECT_NE(0, iommu_lookup(self->p.a.bdf, IOVA_BAR + SZ_64K, NULL));
+	EXPECT_NE(0, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
+	EXPECT_NE(0, iommu_lookup(self->p.bdf_a, IOVA_BAR + SZ_64K, NULL));
 	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
 
 	munmap(bar, SZ_64K);
 	dev_close(dev);
 
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR + SZ_64K, NULL));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + SZ_64K, NULL));
 	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR, 0));
-	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, 2 * SZ_64K));
+	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, 2 * SZ_64K));
 
 	/* The other device still works, and is still looked after */
-	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, rest, SZ_64K, DMA_RW));
+	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, rest, SZ_64K, DMA_RW));
 	munmap(rest, SZ_64K);
 	dev_close(variant->first ? &self->c : &self->p.b);
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
-	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
+	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 }
 
 /*
@@ -761,30 +760,28 @@ TEST_F_TIMEOUT(two_devices, either_release_drops_the_whole_mapping, TIMEOUT)
  */
 FIXTURE(two_containers) {
 	struct p2p p;
-	struct vfio_dev d;
-	int container;
+	struct vfio_pci_device *d;
+	char bdf_d[BDF_LEN];
+	struct iommu *iommu;
 	void *bar;
 	int ret;
 };
 
 FIXTURE_SETUP(two_containers)
 {
-	char bdf[BDF_LEN];
-
-	self->ret = pci_find(&want_edu, 1, bdf);
+	self->ret = pci_find(&want_edu, 1, self->bdf_d);
 	if (self->ret >= 0)
 		self->ret = p2p_open(&self->p, &want_mem);
 	if (self->ret)
 		return;
 
-	self->container = container_open();
-	ASSERT_LE(0, self->container);
-	ASSERT_EQ(0, dev_open(&self->d, bdf, self->container));
-	ASSERT_EQ(0, p2p_open_peer_in(&self->p, self->container));
+	self->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+	ASSERT_EQ(0, dev_open(&self->d, self->bdf_d, self->iommu));
+	ASSERT_EQ(0, p2p_open_peer_in(&self->p, self->iommu));
 	self->bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, self->bar);
-	ASSERT_EQ(0, dma_map(self->p.container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
-	ASSERT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->iommu, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
 }
 
 FIXTURE_TEARDOWN(two_containers)
@@ -792,7 +789,7 @@ FIXTURE_TEARDOWN(two_containers)
 	if (self->ret)
 		return;
 	dev_close(&self->d);
-	fd_close(&self->container);
+	iommu_close(&self->iommu);
 	p2p_close(&self->p);
 }
 
@@ -802,14 +799,14 @@ TEST_F_TIMEOUT(two_containers, release_reaches_every_container, TIMEOUT)
 	if (self->ret)
 		SKIP(return, NO_CONTAINERS);
 
-	EXPECT_NE(0, iommu_lookup(self->d.bdf, IOVA_BAR, NULL));
+	EXPECT_NE(0, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
 	munmap(self->bar, SZ_64K);
 	dev_close(&self->p.b);
 
-	EXPECT_NE(1, iommu_lookup(self->d.bdf, IOVA_BAR, NULL));
-	EXPECT_EQ(0, dma_unmap(self->container, IOVA_BAR, SZ_64K));
+	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
+	EXPECT_EQ(0, dma_unmap(self->iommu, IOVA_BAR, SZ_64K));
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
@@ -819,16 +816,13 @@ TEST_F_TIMEOUT(two_containers, mappers_container_closed_before_the_device, TIMEO
 	if (self->ret)
 		SKIP(return, NO_CONTAINERS);
 
-	munmap(self->p.regs, SZ_4K);
-	self->p.regs = NULL;
-	dev_close(&self->p.a);
-	fd_close(&self->p.container);
-	EXPECT_NE(0, iommu_lookup(self->d.bdf, IOVA_BAR, NULL));
+	p2p_close_mapper(&self->p);
+	EXPECT_NE(0, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 
 	munmap(self->bar, SZ_64K);
 	dev_close(&self->p.b);
-	EXPECT_NE(1, iommu_lookup(self->d.bdf, IOVA_BAR, NULL));
-	EXPECT_EQ(0, dma_unmap(self->container, IOVA_BAR, SZ_64K));
+	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
+	EXPECT_EQ(0, dma_unmap(self->iommu, IOVA_BAR, SZ_64K));
 }
 
 /* E4: the device goes first, then its container, then the mapper's */
@@ -840,7 +834,7 @@ TEST_F_TIMEOUT(two_containers, devices_container_closed_before_the_mappers, TIME
 	munmap(self->bar, SZ_64K);
 	dev_close(&self->p.b);
 	dev_close(&self->d);
-	fd_close(&self->container);
+	iommu_close(&self->iommu);
 
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
@@ -851,21 +845,19 @@ TEST_F_TIMEOUT(two_containers, mappers_group_leaves_before_the_device, TIMEOUT)
 	if (self->ret)
 		SKIP(return, NO_CONTAINERS);
 
-	munmap(self->p.regs, SZ_4K);
-	self->p.regs = NULL;
-	dev_close_fd(&self->p.a);
-	ASSERT_EQ(0, group_detach(self->p.a.group));
+	dev_close_fd(self->p.a);
+	ASSERT_EQ(0, group_detach(self->p.a));
 
 	munmap(self->bar, SZ_64K);
 	dev_close(&self->p.b);
-	EXPECT_NE(1, iommu_lookup(self->d.bdf, IOVA_BAR, NULL));
+	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 
 	/* Back again with nothing of the past in it */
-	ASSERT_EQ(0, group_attach(self->p.a.group, self->p.container));
-	EXPECT_EQ(0, dma_unmap(self->p.container, IOVA_BAR, SZ_64K));
-	self->p.a.fd = dev_get_fd(&self->p.a);
-	ASSERT_LE(0, self->p.a.fd);
-	EXPECT_NE(1, iommu_lookup(self->p.a.bdf, IOVA_BAR, NULL));
+	ASSERT_EQ(0, group_attach(self->p.a));
+	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
+	self->p.a->fd = dev_get_fd(self->p.a);
+	ASSERT_LE(0, self->p.a->fd);
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 }
 
 /* D5: a device's memory may be mapped in a container it has left for good */
@@ -879,13 +871,13 @@ TEST_F_TIMEOUT(two_containers, device_moves_to_the_other_container, TIMEOUT)
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	self->bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, self->bar);
-	EXPECT_EQ(0, dma_map(self->p.container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
-	EXPECT_EQ(0, dma_map(self->container, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	EXPECT_EQ(0, dma_map(self->iommu, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
 	munmap(self->bar, SZ_64K);
 	dev_close(&self->p.b);
-	EXPECT_NE(1, iommu_lookup(self->d.bdf, IOVA_BAR, NULL));
+	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 

@@ -77,31 +77,31 @@ static int load(const char *file)
 /* Some mappings in two containers, and then nothing open any more */
 static void use_devices(struct __test_metadata *_metadata, int round)
 {
-	int container, i;
+	struct iommu *iommu;
+	int i;
 	struct p2p p;
 	void *bar;
 
 	ASSERT_EQ(0, p2p_open(&p, &want_mem));
-	container = container_open();
-	ASSERT_LE(0, container);
-	ASSERT_EQ(0, p2p_open_peer_in(&p, container));
+	iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+	ASSERT_EQ(0, p2p_open_peer_in(&p, iommu));
 	bar = p2p_bar(&p, 0, SZ_1M);
 	ASSERT_NE(NULL, bar);
 	for (i = 0; i < 16; i++) {
-		ASSERT_EQ(0, dma_map(container, IOVA_BAR + i * SZ_1M, bar, SZ_1M, DMA_RW));
-		ASSERT_EQ(0, dma_map(p.container, IOVA_BAR + i * SZ_1M, bar, SZ_1M, DMA_RW));
+		ASSERT_EQ(0, dma_map(iommu, IOVA_BAR + i * SZ_1M, bar, SZ_1M, DMA_RW));
+		ASSERT_EQ(0, dma_map(p.iommu, IOVA_BAR + i * SZ_1M, bar, SZ_1M, DMA_RW));
 	}
 
 	/* Device first, or the mappers first, or the mappings first */
 	if (round % 3 == 1) {
-		close(container);
+		iommu_close(&iommu);
 		p2p_close(&p);
 	} else if (round % 3 == 2) {
-		dma_unmap(container, IOVA_BAR, 16 * SZ_1M);
+		dma_unmap(iommu, IOVA_BAR, 16 * SZ_1M);
 	}
 	munmap(bar, SZ_1M);
 	p2p_close(&p);
-	close(container);
+	iommu_close(&iommu);
 }
 
 /* E8, E12: nothing that belongs to the modules runs, or is left, after they are gone */

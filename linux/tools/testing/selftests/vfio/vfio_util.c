@@ -14,7 +14,6 @@
 #include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
-#include <linux/pci_regs.h>
 
 #include "vfio_util.h"
 
@@ -177,26 +176,22 @@ int pci_find(const struct pci_want *want, unsigned int nth, char *bdf)
 	return ret;
 }
 
-static bool pci_has_driver(const char *bdf, const char *driver)
-{
-	char path[PATH_MAX], target[PATH_MAX];
-	ssize_t n;
-
-	snprintf(path, sizeof(path), PCI_DEVICES "/%s/driver", bdf);
-	n = readlink(path, target, sizeof(target) - 1);
-	if (n < 0)
-		return false;
-	target[n] = '\0';
-
-	return !driver || !strcmp(strrchr(target, '/') + 1, driver);
-}
-
 int pci_unbind(const char *bdf)
 {
 	char path[PATH_MAX];
 
 	snprintf(path, sizeof(path), PCI_DEVICES "/%s/driver/unbind", bdf);
 	return write_text(path, bdf);
+}
+
+/* Of any driver, if @driver is NULL */
+static bool pci_has_driver(const char *bdf, const char *driver)
+{
+	char *name = sysfs_driver_get(bdf);
+	bool has = name && (!driver || !strcmp(name, driver));
+
+	free(name);
+	return has;
 }
 
 bool pci_bound_to_vfio(const char *bdf)
@@ -226,20 +221,6 @@ int pci_bind_vfio(const char *bdf)
 		ret = -ENXIO;
 
 	return ret;
-}
-
-int pci_group(const char *bdf)
-{
-	char path[PATH_MAX], target[PATH_MAX];
-	ssize_t n;
-
-	snprintf(path, sizeof(path), PCI_DEVICES "/%s/iommu_group", bdf);
-	n = readlink(path, target, sizeof(target) - 1);
-	if (n < 0)
-		return -errno;
-	target[n] = '\0';
-
-	return atoi(strrchr(target, '/') + 1);
 }
 
 /* Path of the hot-plug slot a device sits in */
@@ -300,11 +281,11 @@ void fd_close(int *fd)
 	*fd = -1;
 }
 
-int container_open(void)
+void iommu_close(struct iommu **iommu)
 {
-	int fd = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
-
-	return fd < 0 ? -errno : fd;
+	if (*iommu)
+		iommu_cleanup(*iommu);
+	*iommu = NULL;
 }
 
 int group_patience_ms = 10000;
@@ -313,86 +294,129 @@ int group_open(const char *bdf)
 {
 	uint64_t deadline = now_us() + group_patience_ms * 1000;
 	char path[64];
-	int id, fd;
+	int fd;
 
-	id = pci_group(bdf);
-	if (id < 0)
-		return id;
-
-	snprintf(path, sizeof(path), "/dev/vfio/%d", id);
+	snprintf(path, sizeof(path), "/dev/vfio/%d", sysfs_iommu_group_get(bdf));
 	while ((fd = open(path, O_RDWR | O_CLOEXEC)) < 0 && errno == EBUSY && now_us() < deadline)
 		usleep(50000);
 
 	return fd < 0 ? -errno : fd;
 }
 
-int container_iommu_type = VFIO_TYPE1v2_IOMMU;
-
 /* The first group in a container also gives it its IOMMU backend */
-int group_attach(int group, int container)
+int group_attach(struct vfio_pci_device *dev)
 {
-	if (ioctl(group, VFIO_GROUP_SET_CONTAINER, &container))
-		return -errno;
-	if (ioctl(container, VFIO_SET_IOMMU, container_iommu_type) && errno != EINVAL)
+	if (ioctl(dev->group_fd, VFIO_GROUP_SET_CONTAINER, &dev->iommu->container_fd))
 		return -errno;
 
+	vfio_container_set_iommu(dev);
 	return 0;
 }
 
-int group_detach(int group)
+int group_detach(const struct vfio_pci_device *dev)
 {
-	return ioctl(group, VFIO_GROUP_UNSET_CONTAINER) ? -errno : 0;
+	return ioctl(dev->group_fd, VFIO_GROUP_UNSET_CONTAINER) ? -errno : 0;
 }
 
-int dev_get_fd(const struct vfio_dev *dev)
+struct vfio_pci_device *dev_alloc(const char *bdf, struct iommu *iommu)
 {
-	int fd = ioctl(dev->group, VFIO_GROUP_GET_DEVICE_FD, dev->bdf);
+	struct vfio_pci_device *dev = vfio_pci_device_alloc(bdf, iommu);
 
-	if (fd < 0)
-		return -errno;
-
-	fcntl(fd, F_SETFD, FD_CLOEXEC);
-	return fd;
+	dev->fd = -1;
+	dev->group_fd = -1;
+	return dev;
 }
 
-int dev_open(struct vfio_dev *dev, const char *bdf, int container)
+int dev_prepare(const char *bdf)
 {
 	int ret;
 
-	if (bdf != dev->bdf)
-		snprintf(dev->bdf, sizeof(dev->bdf), "%.*s", BDF_LEN - 1, bdf);
-	dev->group = -1;
-	dev->fd = -1;
-
 	ret = pci_bind_vfio(bdf);
+	if (!ret)
+		ret = group_open(bdf);
+	if (ret < 0)
+		return ret;
+
+	close(ret);
+	return 0;
+}
+
+int dev_open(struct vfio_pci_device **pdev, const char *bdf, struct iommu *iommu)
+{
+	struct vfio_pci_device *dev;
+	int ret;
+
+	*pdev = NULL;
+	ret = dev_prepare(bdf);
 	if (ret)
 		return ret;
 
-	dev->group = group_open(bdf);
-	if (dev->group < 0)
-		return dev->group;
-
-	ret = group_attach(dev->group, container);
-	if (!ret) {
-		dev->fd = dev_get_fd(dev);
-		if (dev->fd < 0)
-			ret = dev->fd;
-	}
+	dev = dev_alloc(bdf, iommu);
+	vfio_pci_group_setup(dev, bdf);
+	vfio_container_set_iommu(dev);
+	__vfio_pci_group_get_device_fd(dev, bdf, NULL);
+	dev->info.argsz = sizeof(dev->info);
+	if (dev->fd < 0 || ioctl(dev->fd, VFIO_DEVICE_GET_INFO, &dev->info))
+		ret = -errno;
+	else
+		ret = region_info(dev->fd, VFIO_PCI_CONFIG_REGION_INDEX, &dev->config_space);
 	if (ret)
-		dev_close(dev);
+		dev_close(&dev);
 
+	*pdev = dev;
 	return ret;
 }
 
-void dev_close_fd(struct vfio_dev *dev)
+/* One more fd of the device */
+int dev_get_fd(const struct vfio_pci_device *dev)
 {
+	struct vfio_pci_device again = *dev;
+
+	__vfio_pci_group_get_device_fd(&again, dev->bdf, NULL);
+	return again.fd < 0 ? -errno : again.fd;
+}
+
+void dev_close_fd(struct vfio_pci_device *dev)
+{
+	int i;
+
+	if (dev->driver.initialized)
+		vfio_pci_driver_remove(dev);
+	for (i = 0; i < PCI_STD_NUM_BARS; i++) {
+		if (dev->bars[i].vaddr)
+			munmap(dev->bars[i].vaddr, dev->bars[i].info.size);
+		dev->bars[i].vaddr = NULL;
+	}
 	fd_close(&dev->fd);
 }
 
-void dev_close(struct vfio_dev *dev)
+void dev_close(struct vfio_pci_device **pdev)
 {
-	fd_close(&dev->fd);
-	fd_close(&dev->group);
+	struct vfio_pci_device *dev = *pdev;
+
+	if (!dev)
+		return;
+
+	dev_close_fd(dev);
+	fd_close(&dev->group_fd);
+	vfio_pci_device_free(dev);
+	*pdev = NULL;
+}
+
+const char *mode_is_missing(const char *mode, const char *bdf)
+{
+	char path[PATH_MAX];
+
+	if (strncmp(mode, "iommufd", strlen("iommufd")))
+		return NULL;
+	if (access("/dev/iommu", R_OK | W_OK))
+		return "this kernel has no iommufd";
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/vfio-dev", bdf);
+	if (!strcmp(mode, MODE_IOMMUFD) && access(path, F_OK))
+		return "this kernel has no character devices of vfio";
+
+	return NULL;
 }
 
 int region_info(int devfd, unsigned int index, struct vfio_region_info *info)
@@ -431,55 +455,15 @@ void *bar_mmap(int devfd, unsigned int index, int prot, size_t offset, size_t si
 	return bar_mmap_at(NULL, devfd, index, prot, offset, size);
 }
 
-static int dev_command(int devfd, uint16_t clear, uint16_t set)
+bool dev_can_reset(const struct vfio_pci_device *dev)
 {
-	struct vfio_region_info info;
-	uint16_t cmd;
-	int ret;
-
-	ret = region_info(devfd, VFIO_PCI_CONFIG_REGION_INDEX, &info);
-	if (ret)
-		return ret;
-
-	if (pread(devfd, &cmd, sizeof(cmd), info.offset + PCI_COMMAND) != sizeof(cmd))
-		return -EIO;
-
-	cmd = (cmd & ~clear) | set;
-	if (pwrite(devfd, &cmd, sizeof(cmd), info.offset + PCI_COMMAND) != sizeof(cmd))
-		return -EIO;
-
-	return 0;
+	return dev->info.flags & VFIO_DEVICE_FLAGS_RESET;
 }
 
-int dev_memory(int devfd, bool enable)
-{
-	return dev_command(devfd, PCI_COMMAND_MEMORY, enable ? PCI_COMMAND_MEMORY : 0);
-}
-
-int dev_bus_master(int devfd)
-{
-	return dev_command(devfd, 0, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
-}
-
-int dev_can_reset(int devfd)
-{
-	struct vfio_device_info info = { .argsz = sizeof(info) };
-
-	if (ioctl(devfd, VFIO_DEVICE_GET_INFO, &info))
-		return -errno;
-
-	return !!(info.flags & VFIO_DEVICE_FLAGS_RESET);
-}
-
-int dev_reset(int devfd)
-{
-	return ioctl(devfd, VFIO_DEVICE_RESET) ? -errno : 0;
-}
-
-int dev_hot_reset(int devfd, const int *groups, unsigned int count)
+int dev_hot_reset(const struct vfio_pci_device *dev)
 {
 	struct vfio_pci_hot_reset *reset;
-	size_t size = sizeof(*reset) + count * sizeof(reset->group_fds[0]);
+	size_t size = sizeof(*reset) + sizeof(reset->group_fds[0]);
 	int ret = 0;
 
 	reset = calloc(1, size);
@@ -487,9 +471,9 @@ int dev_hot_reset(int devfd, const int *groups, unsigned int count)
 		return -ENOMEM;
 
 	reset->argsz = size;
-	reset->count = count;
-	memcpy(reset->group_fds, groups, count * sizeof(reset->group_fds[0]));
-	if (ioctl(devfd, VFIO_DEVICE_PCI_HOT_RESET, reset))
+	reset->count = 1;
+	reset->group_fds[0] = dev->group_fd;
+	if (ioctl(dev->fd, VFIO_DEVICE_PCI_HOT_RESET, reset))
 		ret = -errno;
 	free(reset);
 
@@ -499,7 +483,7 @@ int dev_hot_reset(int devfd, const int *groups, unsigned int count)
 /*
  * DMA mappings
  */
-int dma_map(int container, uint64_t iova, const void *vaddr, uint64_t size, uint32_t flags)
+int dma_map(struct iommu *iommu, u64 iova, const void *vaddr, u64 size, u32 flags)
 {
 	struct vfio_iommu_type1_dma_map map = {
 		.argsz = sizeof(map),
@@ -509,21 +493,35 @@ int dma_map(int container, uint64_t iova, const void *vaddr, uint64_t size, uint
 		.size = size,
 	};
 
-	return ioctl(container, VFIO_IOMMU_MAP_DMA, &map) ? -errno : 0;
+	return ioctl(iommu->container_fd, VFIO_IOMMU_MAP_DMA, &map) ? -errno : 0;
 }
 
-int64_t dma_unmap(int container, uint64_t iova, uint64_t size)
+int64_t dma_unmap_flags(struct iommu *iommu, u64 iova, u64 size, u32 flags)
 {
 	struct vfio_iommu_type1_dma_unmap unmap = {
 		.argsz = sizeof(unmap),
+		.flags = flags,
 		.iova = iova,
 		.size = size,
 	};
 
-	return ioctl(container, VFIO_IOMMU_UNMAP_DMA, &unmap) ? -errno : (int64_t)unmap.size;
+	if (ioctl(iommu->container_fd, VFIO_IOMMU_UNMAP_DMA, &unmap))
+		return -errno;
+
+	return unmap.size;
 }
 
-int dma_track_dirty(int container, bool on)
+int64_t dma_unmap(struct iommu *iommu, u64 iova, u64 size)
+{
+	return dma_unmap_flags(iommu, iova, size, 0);
+}
+
+bool dma_has(struct iommu *iommu, int extension)
+{
+	return ioctl(iommu->container_fd, VFIO_CHECK_EXTENSION, extension) > 0;
+}
+
+int dma_track_dirty(struct iommu *iommu, bool on)
 {
 	struct vfio_iommu_type1_dirty_bitmap dirty = {
 		.argsz = sizeof(dirty),
@@ -531,11 +529,11 @@ int dma_track_dirty(int container, bool on)
 			      VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP,
 	};
 
-	return ioctl(container, VFIO_IOMMU_DIRTY_PAGES, &dirty) ? -errno : 0;
+	return ioctl(iommu->container_fd, VFIO_IOMMU_DIRTY_PAGES, &dirty) ? -errno : 0;
 }
 
 /* How many more mappings the container would take */
-int64_t dma_avail(int container)
+int64_t dma_avail(struct iommu *iommu)
 {
 	struct vfio_iommu_type1_info_dma_avail *cap;
 	struct vfio_iommu_type1_info *info;
@@ -548,7 +546,7 @@ int64_t dma_avail(int container)
 		return -ENOMEM;
 
 	info->argsz = SZ_4K;
-	if (ioctl(container, VFIO_IOMMU_GET_INFO, info)) {
+	if (ioctl(iommu->container_fd, VFIO_IOMMU_GET_INFO, info)) {
 		ret = -errno;
 	} else if (info->flags & VFIO_IOMMU_INFO_CAPS) {
 		for (off = info->cap_offset; off; off = hdr->next) {
@@ -594,52 +592,6 @@ long proc_page_tables_kb(void)
 }
 
 /*
- * edu
- */
-#define EDU_IDENT	0x00
-#define EDU_DMA_SRC	0x80
-#define EDU_DMA_DST	0x88
-#define EDU_DMA_COUNT	0x90
-#define EDU_DMA_CMD	0x98
-#define EDU_DMA_START	0x1
-#define EDU_DMA_TO_BUS	0x2
-#define EDU_BUFFER	0x40000
-
-uint32_t edu_ident(void *regs)
-{
-	return mmio_read32(regs + EDU_IDENT);
-}
-
-static int edu_dma(void *regs, uint64_t src, uint64_t dst, size_t len, uint64_t cmd)
-{
-	uint64_t deadline = now_us() + 10 * 1000000;
-
-	mmio_write64(regs + EDU_DMA_SRC, src);
-	mmio_write64(regs + EDU_DMA_DST, dst);
-	mmio_write64(regs + EDU_DMA_COUNT, len);
-	mmio_write64(regs + EDU_DMA_CMD, cmd | EDU_DMA_START);
-
-	/* The device takes its time, and does not tell about DMA that faulted */
-	while (mmio_read64(regs + EDU_DMA_CMD) & EDU_DMA_START) {
-		if (now_us() > deadline)
-			return -ETIMEDOUT;
-		usleep(2000);
-	}
-
-	return 0;
-}
-
-int edu_fetch(void *regs, uint64_t iova, size_t len)
-{
-	return edu_dma(regs, iova, EDU_BUFFER, len, 0);
-}
-
-int edu_store(void *regs, uint64_t iova, size_t len)
-{
-	return edu_dma(regs, EDU_BUFFER, iova, len, EDU_DMA_TO_BUS);
-}
-
-/*
  * IOMMU page tables.  Each reader answers for one IOMMU driver and its format.
  */
 #define INTEL_DEBUGFS	"/sys/kernel/debug/iommu/intel"
@@ -666,7 +618,7 @@ static bool intel_parse_line(const char *line, uint64_t *iova, uint64_t *phys, u
 		;
 
 	*iova = pfn << 12;
-	*size = SZ_4K << (9 * (INTEL_LEVELS - 1 - leaf));
+	*size = (uint64_t)SZ_4K << (9 * (INTEL_LEVELS - 1 - leaf));
 	*phys = e[leaf] & INTEL_ADDR_MASK & ~(*size - 1);
 	return true;
 }
@@ -748,103 +700,108 @@ bool iommu_maps(const char *bdf, uint64_t iova, uint64_t phys)
 /*
  * Peer to peer
  */
+void p2p_close_mapper(struct p2p *p)
+{
+	dev_close(&p->a);
+	iommu_close(&p->iommu);
+}
+
 void p2p_close(struct p2p *p)
 {
 	dev_close(&p->b);
-	dev_close(&p->a);
-	fd_close(&p->container);
-	if (p->regs)
-		munmap(p->regs, SZ_4K);
+	p2p_close_mapper(p);
 	if (p->window)
 		munmap(p->window, SZ_1M);
-	if (p->scratch)
-		munmap(p->scratch, SZ_4K);
-	p->regs = NULL;
+	if (p->memory.vaddr)
+		munmap(p->memory.vaddr, p->memory.size);
 	p->window = NULL;
-	p->scratch = NULL;
+	p->memory.vaddr = NULL;
 }
 
-int p2p_open(struct p2p *p, const struct pci_want *want_b)
+/* A page to do DMA to and from, and one that the driver of A has to itself */
+static int p2p_start_driver(struct p2p *p)
 {
-	char bdf[BDF_LEN];
+	p->memory.vaddr = ram_alloc(2 * SZ_4K);
+	p->memory.iova = IOVA_SCRATCH;
+	p->memory.size = 2 * SZ_4K;
+	if (!p->memory.vaddr)
+		return -ENOMEM;
+
+	iommu_map(p->iommu, &p->memory);
+	p->scratch = p->memory.vaddr;
+	p->a->driver.region.vaddr = p->memory.vaddr + SZ_4K;
+	p->a->driver.region.iova = IOVA_SCRATCH + SZ_4K;
+	p->a->driver.region.size = SZ_4K;
+	vfio_pci_driver_init(p->a);
+	return 0;
+}
+
+int p2p_open_mode(struct p2p *p, const struct pci_want *want_b, const char *mode)
+{
 	int ret;
 
 	memset(p, 0, sizeof(*p));
-	p->container = -1;
-	p->a.group = -1;
-	p->a.fd = -1;
-	p->b = p->a;
-
-	ret = pci_find(&want_edu, 0, bdf);
+	ret = pci_find(&want_edu, 0, p->bdf_a);
 	if (ret >= 0)
-		ret = pci_find(want_b, 0, p->b.bdf);
+		ret = pci_find(want_b, 0, p->bdf_b);
 	if (ret < 0)
 		return ret;
 
 	p->bar = ret;
-	ret = pci_bar(p->b.bdf, p->bar, &p->phys, &p->size);
+	ret = pci_bar(p->bdf_b, p->bar, &p->phys, &p->size);
+	if (!ret)
+		ret = dev_prepare(p->bdf_a);
 	if (ret)
 		return ret;
 
-	p->container = container_open();
-	if (p->container < 0)
-		return p->container;
-
-	ret = dev_open(&p->a, bdf, p->container);
-	if (!ret)
-		ret = dev_bus_master(p->a.fd);
+	p->iommu = iommu_init(mode);
+	p->a = vfio_pci_device_init(p->bdf_a, p->iommu);
+	ret = p2p_start_driver(p);
 	if (ret)
-		goto fail;
+		p2p_close(p);
 
-	ret = -ENOMEM;
-	p->regs = bar_mmap(p->a.fd, 0, PROT_READ | PROT_WRITE, 0, SZ_4K);
-	p->scratch = ram_alloc(SZ_4K);
-	if (!p->regs || !p->scratch)
-		goto fail;
-
-	ret = dma_map(p->container, IOVA_SCRATCH, p->scratch, SZ_4K, DMA_RW);
-	if (!ret)
-		return 0;
-fail:
-	p2p_close(p);
 	return ret;
 }
 
-int p2p_open_peer(struct p2p *p)
+int p2p_open(struct p2p *p, const struct pci_want *want_b)
 {
-	return p2p_open_peer_in(p, p->container);
+	return p2p_open_mode(p, want_b, MODE_VFIO_TYPE1V2_IOMMU);
 }
 
-int p2p_open_peer_in(struct p2p *p, int container)
+/* Looks at the same memory, and does so after B is closed too */
+int p2p_open_window(struct p2p *p)
 {
-	int ret;
-
-	ret = dev_open(&p->b, p->b.bdf, container);
-	if (ret)
-		return ret;
-
-	/* Looks at the same memory, and does so after B is closed too */
 	if (!p->window)
-		p->window = pci_sysfs_map(p->b.bdf, p->bar, SZ_1M);
+		p->window = pci_sysfs_map(p->bdf_b, p->bar, SZ_1M);
 
 	return p->window ? 0 : -ENOMEM;
 }
 
+int p2p_open_peer_in(struct p2p *p, struct iommu *iommu)
+{
+	int ret;
+
+	ret = dev_open(&p->b, p->bdf_b, iommu);
+	if (ret)
+		return ret;
+
+	return p2p_open_window(p);
+}
+
+int p2p_open_peer(struct p2p *p)
+{
+	return p2p_open_peer_in(p, p->iommu);
+}
+
 void *p2p_bar(struct p2p *p, size_t offset, size_t size)
 {
-	return bar_mmap(p->b.fd, p->bar, PROT_READ | PROT_WRITE, offset, size);
+	return bar_mmap(p->b->fd, p->bar, PROT_READ | PROT_WRITE, offset, size);
 }
 
 int p2p_store(struct p2p *p, uint64_t iova, uint32_t val)
 {
-	int ret;
-
 	memcpy(p->scratch, &val, sizeof(val));
-	ret = edu_fetch(p->regs, IOVA_SCRATCH, sizeof(val));
-	if (!ret)
-		ret = edu_store(p->regs, iova, sizeof(val));
-
-	return ret;
+	return vfio_pci_driver_memcpy(p->a, IOVA_SCRATCH, iova, sizeof(val));
 }
 
 int p2p_lands(struct p2p *p, uint64_t iova, size_t offset)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Helpers for the tests of device memory that is mapped for DMA through VFIO.
+ * What the tests of device memory that is mapped for DMA need beyond libvfio.
  *
  * The peer that does the DMA is QEMU's "edu" device, the memory it writes to is
  * a BAR of another emulated device.  Functions return 0 or a positive value for
- * success and a negative errno otherwise, unless they say something else.
+ * success and a negative errno otherwise, unless they say something else.  libvfio's
+ * end the process when they fail, and with it the test.
  */
 #ifndef SELFTESTS_VFIO_UTIL_H
 #define SELFTESTS_VFIO_UTIL_H
@@ -13,15 +14,14 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+
+#include <linux/sizes.h>
+#include <linux/types.h>
 #include <linux/vfio.h>
 
-#define BDF_LEN		32
+#include <libvfio.h>
 
-#define SZ_4K		0x1000UL
-#define SZ_64K		0x10000UL
-#define SZ_1M		0x100000UL
-#define SZ_16M		0x1000000UL
-#define SZ_1G		0x40000000UL
+#define BDF_LEN		32
 
 #define DMA_RW		(VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE)
 #define DMA_RO		VFIO_DMA_MAP_FLAG_READ
@@ -59,16 +59,8 @@ bool pci_bound_to_vfio(const char *bdf);
 int pci_unbind(const char *bdf);
 bool pci_present(const char *bdf);
 int pci_bar(const char *bdf, int bar, uint64_t *start, uint64_t *size);
-int pci_group(const char *bdf);
 int pci_slot(const char *bdf, char *slot, size_t len);
 void *pci_sysfs_map(const char *bdf, int bar, size_t size);
-
-/* A device opened through its group; every fd may be closed (-1) on its own */
-struct vfio_dev {
-	char bdf[BDF_LEN];
-	int group;
-	int fd;
-};
 
 /*
  * How long to wait for a group, in milliseconds, that another process has: the
@@ -76,44 +68,65 @@ struct vfio_dev {
  */
 extern int group_patience_ms;
 
-/* Which backend group_attach() gives to a container: VFIO_TYPE1v2_IOMMU */
-extern int container_iommu_type;
-
-int container_open(void);
 int group_open(const char *bdf);
-int group_attach(int group, int container);
-int group_detach(int group);
-int dev_open(struct vfio_dev *dev, const char *bdf, int container);
-int dev_get_fd(const struct vfio_dev *dev);
-void dev_close_fd(struct vfio_dev *dev);
-void dev_close(struct vfio_dev *dev);
+int group_attach(struct vfio_pci_device *dev);
+int group_detach(const struct vfio_pci_device *dev);
+
+/*
+ * vfio_pci_device_init() opens all there is of a device and maps every BAR, and
+ * vfio_pci_device_cleanup() insists on finding it so.  Where it matters what of a
+ * device is open, and what goes first, tests use these.  @bdf has to last as long as the
+ * device.  An fd that is closed is -1, a device that is closed is NULL.
+ */
+struct vfio_pci_device *dev_alloc(const char *bdf, struct iommu *iommu);
+/* Bind it to vfio-pci and wait for its group.  Then libvfio can open it */
+int dev_prepare(const char *bdf);
+/* The device alone, without its BARs */
+int dev_open(struct vfio_pci_device **dev, const char *bdf, struct iommu *iommu);
+int dev_get_fd(const struct vfio_pci_device *dev);
+/* All but the group */
+void dev_close_fd(struct vfio_pci_device *dev);
+void dev_close(struct vfio_pci_device **dev);
 void fd_close(int *fd);
+/* Why a device cannot be opened in this mode of libvfio's, or NULL */
+const char *mode_is_missing(const char *mode, const char *bdf);
+
+bool dev_can_reset(const struct vfio_pci_device *dev);
+int dev_hot_reset(const struct vfio_pci_device *dev);
 
 int region_info(int devfd, unsigned int index, struct vfio_region_info *info);
 bool region_can_mmap(int devfd, unsigned int index);
 void *bar_mmap(int devfd, unsigned int index, int prot, size_t offset, size_t size);
 void *bar_mmap_at(void *addr, int devfd, unsigned int index, int prot, size_t offset,
 		  size_t size);
-int dev_memory(int devfd, bool enable);
-int dev_bus_master(int devfd);
-int dev_can_reset(int devfd);
-int dev_reset(int devfd);
-int dev_hot_reset(int devfd, const int *groups, unsigned int count);
 
-/* DMA mappings.  dma_unmap() returns the number of bytes unmapped */
-int dma_map(int container, uint64_t iova, const void *vaddr, uint64_t size, uint32_t flags);
-int64_t dma_unmap(int container, uint64_t iova, uint64_t size);
-int64_t dma_avail(int container);
-int dma_track_dirty(int container, bool on);
+/*
+ * DMA mappings of any range, for reading or writing or both, from any thread.  libvfio's
+ * iommu_map() maps for both, and keeps a list.  dma_unmap() returns the number of bytes
+ * unmapped.
+ */
+int dma_map(struct iommu *iommu, u64 iova, const void *vaddr, u64 size, u32 flags);
+int64_t dma_unmap(struct iommu *iommu, u64 iova, u64 size);
+int64_t dma_unmap_flags(struct iommu *iommu, u64 iova, u64 size, u32 flags);
+int64_t dma_avail(struct iommu *iommu);
+int dma_track_dirty(struct iommu *iommu, bool on);
+bool dma_has(struct iommu *iommu, int extension);
+void iommu_close(struct iommu **iommu);
+
+/* Newer than some kernels that have these tests */
+#ifndef VFIO_DMA_UNMAP_FLAG_ALL
+#define VFIO_UNMAP_ALL			9
+#define VFIO_DMA_UNMAP_FLAG_ALL		0x2
+#endif
+#ifndef VFIO_DMA_MAP_FLAG_VADDR
+#define VFIO_UPDATE_VADDR		10
+#define VFIO_DMA_MAP_FLAG_VADDR		0x4
+#define VFIO_DMA_UNMAP_FLAG_VADDR	0x4
+#endif
 
 /* What the kernel accounts to this process, in KiB */
 long proc_locked_kb(void);
 long proc_page_tables_kb(void);
-
-/* edu: copy len (< 4096) bytes between its buffer and a DMA address */
-int edu_fetch(void *regs, uint64_t iova, size_t len);
-int edu_store(void *regs, uint64_t iova, size_t len);
-uint32_t edu_ident(void *regs);
 
 /*
  * The IOMMU's own page tables, as the kernel shows them in debugfs: is @iova
@@ -132,20 +145,26 @@ bool iommu_maps(const char *bdf, uint64_t iova, uint64_t phys);
 #define IOVA_BAR	0x40000000UL
 
 struct p2p {
-	int container;
-	struct vfio_dev a;
-	struct vfio_dev b;
-	void *regs;		/* A's registers */
-	void *scratch;		/* a page at IOVA_SCRATCH */
+	struct iommu *iommu;
+	struct vfio_pci_device *a;
+	struct vfio_pci_device *b;
+	char bdf_a[BDF_LEN];
+	char bdf_b[BDF_LEN];
+	struct dma_region memory;
+	void *scratch;		/* a page of it, at IOVA_SCRATCH */
 	void *window;		/* the first 1 MiB of B's BAR by way of sysfs */
 	int bar;
-	uint64_t phys;		/* of B's BAR */
-	uint64_t size;
+	u64 phys;		/* of B's BAR */
+	u64 size;
 };
 
 int p2p_open(struct p2p *p, const struct pci_want *want_b);
+int p2p_open_mode(struct p2p *p, const struct pci_want *want_b, const char *mode);
 int p2p_open_peer(struct p2p *p);
-int p2p_open_peer_in(struct p2p *p, int container);
+int p2p_open_peer_in(struct p2p *p, struct iommu *iommu);
+int p2p_open_window(struct p2p *p);
+/* Close A, and the container */
+void p2p_close_mapper(struct p2p *p);
 void *p2p_bar(struct p2p *p, size_t offset, size_t size);
 void p2p_close(struct p2p *p);
 /* Have A write @val to @iova */
@@ -155,9 +174,7 @@ int p2p_lands(struct p2p *p, uint64_t iova, size_t offset);
 
 /* Device memory: one access of exactly this width each */
 #define mmio_read32(addr)	__atomic_load_n((const uint32_t *)(addr), __ATOMIC_RELAXED)
-#define mmio_read64(addr)	__atomic_load_n((const uint64_t *)(addr), __ATOMIC_RELAXED)
 #define mmio_write32(addr, val)	__atomic_store_n((uint32_t *)(addr), val, __ATOMIC_RELAXED)
-#define mmio_write64(addr, val)	__atomic_store_n((uint64_t *)(addr), val, __ATOMIC_RELAXED)
 
 /* Read device memory; returns 0, or -EFAULT when the access raised SIGBUS */
 int bus_read32(const void *addr, uint32_t *val);

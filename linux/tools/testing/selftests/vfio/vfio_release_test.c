@@ -319,6 +319,93 @@ RELEASE_TEST(release_while_dirty_pages_are_tracked)
 	EXPECT_EQ(0, dma_track_dirty(self->p.iommu, false));
 }
 
+/* D3: one request unmaps all there is, and leaves the release nothing to do */
+RELEASE_TEST(unmap_of_everything_takes_device_memory_too)
+{
+	struct dma_region region = { .iova = IOVA_BAR, .size = SZ_64K };
+	int64_t avail;
+	u64 unmapped;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+	if (!dma_has(self->p.iommu, VFIO_UNMAP_ALL))
+		SKIP(return, "the container cannot unmap everything at once");
+
+	avail = dma_avail(self->p.iommu);
+	ASSERT_EQ(0, p2p_open_peer(&self->p));
+	self->bar = p2p_bar(&self->p, 0, SZ_64K);
+	ASSERT_NE(NULL, self->bar);
+	region.vaddr = self->bar;
+	iommu_map(self->p.iommu, &region);
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + SZ_1M, self->bar, SZ_4K, DMA_RO));
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	EXPECT_EQ(0, __iommu_unmap_all(self->p.iommu, &unmapped));
+	EXPECT_EQ(SZ_64K + SZ_4K + self->p.memory.size, unmapped);
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + SZ_1M, NULL));
+	/* Device A's own memory is mapped again, for it to do DMA at all */
+	iommu_map(self->p.iommu, &self->p.memory);
+	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR, 0));
+
+	/* The device is still open, and looked after */
+	iommu_map(self->p.iommu, &region);
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+	EXPECT_EQ(avail, dma_avail(self->p.iommu));
+}
+
+/*
+ * D3: a process that replaces itself has its mappings stay while it has no address for
+ * them, and gives them one again afterwards.
+ */
+RELEASE_TEST(release_after_the_mapping_got_another_address)
+{
+	void *other;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+	if (!dma_has(self->p.iommu, VFIO_UPDATE_VADDR))
+		SKIP(return, "the container cannot give a mapping another address");
+
+	self->bar = map_peer(_metadata, &self->p, SZ_64K);
+	EXPECT_EQ(SZ_64K, dma_unmap_flags(self->p.iommu, IOVA_BAR, SZ_64K,
+					  VFIO_DMA_UNMAP_FLAG_VADDR));
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	other = p2p_bar(&self->p, 0, SZ_64K);
+	ASSERT_NE(NULL, other);
+	munmap(self->bar, SZ_64K);
+	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, other, SZ_64K, VFIO_DMA_MAP_FLAG_VADDR));
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	dev_close(&self->p.b);
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+	munmap(other, SZ_64K);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+}
+
+/* D3: and while it has none */
+RELEASE_TEST(release_while_the_mapping_has_no_address)
+{
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+	if (!dma_has(self->p.iommu, VFIO_UPDATE_VADDR))
+		SKIP(return, "the container cannot give a mapping another address");
+
+	self->bar = map_peer(_metadata, &self->p, SZ_64K);
+	EXPECT_EQ(SZ_64K, dma_unmap_flags(self->p.iommu, IOVA_BAR, SZ_64K,
+					  VFIO_DMA_UNMAP_FLAG_VADDR));
+	munmap(self->bar, SZ_64K);
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	dev_close(&self->p.b);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+	/* Nothing is owed: what is mapped now is mapped as ever */
+	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->p.scratch, SZ_4K, DMA_RW));
+}
+
 /* D3: the first version of the interface differs in what may be unmapped only */
 RELEASE_TEST(release_with_the_first_version_of_the_interface)
 {
@@ -879,6 +966,156 @@ TEST_F_TIMEOUT(two_containers, device_moves_to_the_other_container, TIMEOUT)
 	dev_close(&self->p.b);
 	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+}
+
+/* D3, D7: a group that joins the container later has the mapping, until the release */
+TEST_F_TIMEOUT(two_containers, release_reaches_a_group_that_joined_later, TIMEOUT)
+{
+	if (self->ret)
+		SKIP(return, NO_CONTAINERS);
+
+	dev_close(&self->d);
+	ASSERT_EQ(0, dev_open(&self->d, self->bdf_d, self->p.iommu));
+	EXPECT_TRUE(iommu_maps(self->bdf_d, IOVA_BAR, self->p.phys));
+	EXPECT_TRUE(iommu_maps(self->bdf_d, IOVA_BAR + SZ_64K - SZ_4K,
+			       self->p.phys + SZ_64K - SZ_4K));
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
+	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
+}
+
+/*
+ * D5: device B is opened in one of the ways that there are, and its memory is mapped in
+ * the container of device A.
+ */
+FIXTURE(opened) {
+	struct p2p p;
+	struct iommu *iommu;
+	struct vfio_pci_device *b;
+	struct dma_region region;
+	const char *missing;
+};
+
+FIXTURE_VARIANT(opened) {
+	const char *mode;
+};
+
+/* The fd of a group, in a container or in what iommufd offers for one; and that of a cdev */
+FIXTURE_VARIANT_ADD(opened, group) { .mode = MODE_VFIO_TYPE1V2_IOMMU };
+FIXTURE_VARIANT_ADD(opened, group_iommufd) { .mode = MODE_IOMMUFD_COMPAT_TYPE1V2 };
+FIXTURE_VARIANT_ADD(opened, cdev) { .mode = MODE_IOMMUFD };
+
+FIXTURE_SETUP(opened)
+{
+	int ret;
+
+	ret = p2p_open(&self->p, &want_mem);
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	if (ret) {
+		self->missing = NO_DEVICES;
+		return;
+	}
+
+	ASSERT_EQ(0, dev_prepare(self->p.bdf_b));
+	self->missing = mode_is_missing(variant->mode, self->p.bdf_b);
+	if (self->missing)
+		return;
+
+	self->iommu = iommu_init(variant->mode);
+	self->b = vfio_pci_device_init(self->p.bdf_b, self->iommu);
+	ASSERT_NE(NULL, self->b->bars[self->p.bar].vaddr);
+	ASSERT_EQ(0, p2p_open_window(&self->p));
+	self->region.vaddr = self->b->bars[self->p.bar].vaddr;
+	self->region.iova = IOVA_BAR;
+	self->region.size = SZ_1M;
+	ASSERT_EQ(0, __iommu_map(self->p.iommu, &self->region));
+}
+
+FIXTURE_TEARDOWN(opened)
+{
+	if (self->b)
+		vfio_pci_device_cleanup(self->b);
+	iommu_close(&self->iommu);
+	p2p_close(&self->p);
+}
+
+static void expect_region_gone(struct __test_metadata *_metadata, struct p2p *p,
+			       struct dma_region *region)
+{
+	u64 unmapped = region->size;
+
+	EXPECT_NE(1, iommu_lookup(p->bdf_a, region->iova, NULL));
+	EXPECT_NE(1, iommu_lookup(p->bdf_a, region->iova + region->size - SZ_4K, NULL));
+	EXPECT_EQ(0, p2p_lands(p, region->iova, 0));
+	EXPECT_EQ(0, __iommu_unmap(p->iommu, region, &unmapped));
+	EXPECT_EQ(0, unmapped);
+}
+
+/* D3, D5: however a device was opened, its mappings end with it */
+TEST_F_TIMEOUT(opened, cleanup_removes_the_mapping, TIMEOUT)
+{
+	if (self->missing)
+		SKIP(return, "%s", self->missing);
+
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+	vfio_pci_device_cleanup(self->b);
+	self->b = NULL;
+	expect_region_gone(_metadata, &self->p, &self->region);
+}
+
+/* C2, D3: and with the last reference to it, which may be a mmap or one more fd */
+TEST_F_TIMEOUT(opened, the_last_reference_counts, TIMEOUT)
+{
+	void *bar;
+	int fd;
+
+	if (self->missing)
+		SKIP(return, "%s", self->missing);
+
+	fd = dup(self->b->fd);
+	ASSERT_LE(0, fd);
+	bar = bar_mmap(fd, self->p.bar, PROT_READ, 0, SZ_4K);
+	ASSERT_NE(NULL, bar);
+	vfio_pci_device_cleanup(self->b);
+	self->b = NULL;
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+
+	close(fd);
+	expect_mapped(_metadata, &self->p, IOVA_BAR + SZ_64K, SZ_64K);
+	munmap(bar, SZ_4K);
+	expect_region_gone(_metadata, &self->p, &self->region);
+}
+
+/* E4: what the device was opened in is closed before the device */
+TEST_F_TIMEOUT(opened, iommu_closed_before_the_device, TIMEOUT)
+{
+	if (self->missing)
+		SKIP(return, "%s", self->missing);
+
+	iommu_close(&self->iommu);
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
+	vfio_pci_device_cleanup(self->b);
+	self->b = NULL;
+	expect_region_gone(_metadata, &self->p, &self->region);
+}
+
+/* A5, E11: memory that is disabled cannot be mapped, and is mapped again after that */
+TEST_F_TIMEOUT(opened, disabled_memory_is_refused, TIMEOUT)
+{
+	if (self->missing)
+		SKIP(return, "%s", self->missing);
+
+	ASSERT_EQ(0, __iommu_unmap(self->p.iommu, &self->region, NULL));
+	vfio_pci_cmd_clear(self->b, PCI_COMMAND_MEMORY);
+	EXPECT_EQ(-EFAULT, bus_read32(self->region.vaddr, NULL));
+	EXPECT_EQ(-EFAULT, __iommu_map(self->p.iommu, &self->region));
+	vfio_pci_cmd_set(self->b, PCI_COMMAND_MEMORY);
+	EXPECT_EQ(0, bus_read32(self->region.vaddr, NULL));
+	ASSERT_EQ(0, __iommu_map(self->p.iommu, &self->region));
+	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 }
 
 TEST_HARNESS_MAIN

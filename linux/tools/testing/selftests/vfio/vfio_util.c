@@ -601,17 +601,17 @@ long proc_page_tables_kb(void)
 
 /*
  * A line is the IOVA's page number and the entries on the way down, leaf last
- * or, for a superpage, followed by zeroes:
+ * or, for a superpage, followed by zeroes, or by nothing:
  *
  *  0x0000000001000 |	0x<PML5E>	0x<PML4E>	0x<PDPE>	0x<PDE>	0x<PTE>
  */
 static bool intel_parse_line(const char *line, uint64_t *iova, uint64_t *phys, uint64_t *size)
 {
-	unsigned long long pfn, e[INTEL_LEVELS];
+	unsigned long long pfn, e[INTEL_LEVELS] = { 0 };
 	int leaf;
 
 	if (sscanf(line, "%llx | %llx %llx %llx %llx %llx", &pfn, &e[0], &e[1], &e[2], &e[3],
-		   &e[4]) != 6)
+		   &e[4]) < 3)
 		return false;
 
 	for (leaf = INTEL_LEVELS - 1; leaf > 0 && !e[leaf]; leaf--)

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # make run		build, boot and measure stock and patched, and print the table
-# make test		everything that says whether the series is right
+# make matrix		the same table for all kernels
+# make test		everything that says whether the series is right: on one kernel
+#			if BASE is given, else on the first, and the core on the others
 # make compose		a git tree with a commit a patch, to build and to edit
 # make writeback	the edited commits back to series/ and linux/
 # make series		the whole series as one folder for git am
@@ -15,13 +17,15 @@
 # REFRESH=1		look for a newer package of the source
 # RESUME=1		make proof: keep the results that there are
 
-BASE ?= $(shell ls series | sort -V | head -n 1)
+bases := $(shell ls series | sort -V)
+given := $(BASE)
+BASE ?= $(firstword $(bases))
 export KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME FLAVOR JOBS
 
 # An empty variable is one that is not set.
 unexport $(foreach v,KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME FLAVOR JOBS,$(if $($v),,$v))
 
-.PHONY: help run test deps fetch compose writeback series stock patched build \
+.PHONY: help run matrix test deps fetch compose writeback series stock patched build \
 	selftests check spin proof clean distclean
 .NOTPARALLEL:
 
@@ -31,8 +35,11 @@ help:
 run:
 	@lab/run.sh '$(BASE)'
 
+matrix:
+	@lab/run.sh $(bases)
+
 test:
-	@lab/test.sh '$(BASE)'
+	@lab/test.sh '$(given)'
 
 deps:
 	@lab/deps.sh test

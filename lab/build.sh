@@ -32,6 +32,18 @@ configure()
 	cp "$obj/wanted" "$obj/wanted.done"
 }
 
+# Can this kernel be asked for a symbol?  Some are older, or newer, or not for the user
+# to choose but selected by others.
+has_prompt()
+{
+	# shellcheck disable=SC2016	# the dollar is awk's
+	find "$src" -path "$src/obj-*" -prune -o -name 'Kconfig*' -type f -print0 |
+		xargs -0 awk -v symbol="$1" '
+			/^(menu)?config[ \t]/ { inside = $2 == symbol }
+			inside && /^[ \t]+((bool|tristate|int|hex|string)[ \t]+"|prompt[ \t])/ { found = 1 }
+			END { if (found) print "yes" }' | grep yes >/dev/null
+}
+
 # Every symbol that was asked for must have come out as asked, if this kernel has it.
 check_config()
 {
@@ -43,7 +55,7 @@ check_config()
 		if [[ $line == *=n ]]; then
 			! grep -q "^$symbol=" "$obj/.config" || bad=1
 		elif ! grep -qxF "$line" "$obj/.config"; then
-			grep -rqE --include='Kconfig*' "^(menu)?config ${symbol#CONFIG_}\$" "$src" || continue
+			has_prompt "${symbol#CONFIG_}" || continue
 			bad=1
 		fi
 		if ((bad)); then

@@ -41,6 +41,8 @@ apply_patch()
 	if ! git -C "$TREE" apply --cached --whitespace=nowarn "$work/diff" 2> "$work/err"; then
 		where=$(sed -nE 's/^error: patch failed: //p; s/^error: ([^:]+): (does not exist in index|already exists in index|No such file.*)$/\1 (\2)/p' \
 			"$work/err" | head -n 1)
+		! git -C "$TREE" apply --cached --reverse --check "$work/diff" 2>/dev/null ||
+			die "series/$BASE/$name is in this kernel already; take it out of series/$BASE/order"
 		die "series/$BASE/$name does not apply: ${where:-$(head -n 1 "$work/err")}"
 	fi
 	{

@@ -31,22 +31,25 @@ die()
 	exit 1
 }
 
+# The kernels that there is a series for, the oldest first.
+bases()
+{
+	(cd "$TOP/series" && find . -mindepth 2 -maxdepth 2 -name base.conf) |
+		sed 's,^\./,,; s,/base\.conf$,,' | sort -V
+}
+
 # shellcheck disable=SC2034	# read by the commands
 load_base()
 {
-	local known
-
 	BASE=${1:-}
-	known=$(cd "$TOP/series" && find . -mindepth 2 -maxdepth 2 -name base.conf |
-		sed 's,^\./,,; s,/base\.conf$,,' | sort -V | tr '\n' ' ')
 	[[ $BASE =~ ^[A-Za-z0-9._-]+$ && -f $TOP/series/$BASE/base.conf ]] ||
-		die "unknown BASE '$BASE'; this project has: ${known% }"
+		die "unknown BASE '$BASE'; this project has: $(bases | paste -s -d ' ')"
 
 	SERIES=$TOP/series/$BASE
 	OUT=$BUILD/$BASE
 	TREE=$OUT/tree
 	LOGS=$OUT/logs
-	DEBIAN_PACKAGE='' DEBIAN_SUITES='' MIN_VERSION='' EXTRA_CONFIG=''
+	DEBIAN_PACKAGE='' DEBIAN_SUITES='' MIN_VERSION='' EXTRA_CONFIG='' CHECK_X86_64='' CHECK_ARM64=''
 	# shellcheck source=/dev/null
 	. "$SERIES/base.conf"
 	[[ -f $TOP/lab/config/$FLAVOR.config ]] ||

@@ -1,15 +1,20 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Usage: run.sh BASE
+# Usage: run.sh BASE...
 #
-# Build the stock and the patched kernel, boot each, measure, and print one table.
-# Fails if the patched kernel does not do what lab/run.expect says it does.
+# Build the stock and the patched kernel of each base, boot each, measure, and print
+# one table: stock beside patched, or all kernels side by side.  Fails if a patched
+# kernel does not do what lab/run.expect says it does.
 
 . "$(dirname "$0")/lib.sh"
-load_base "${1:-}"
+(($#)) || set -- ''
+for base; do
+	load_base "$base"
+done
 
 readonly PROGRAM=vfio_proof
+readonly CELL=15
 
 # A guest that dies takes the rows with it that it had not printed yet.
 boot()
@@ -27,6 +32,17 @@ boot()
 	126|127) die "the $variant guest did not run: $(grep vmtest.sh: "$LOGS/run-$variant.out" | head -n 1) ($log)" ;;
 	*)	say "$PROGRAM ended with status $status on $variant; see $log" ;;
 	esac
+}
+
+measure()
+{
+	"$TOP/lab/build.sh" "$BASE" stock >/dev/null
+	"$TOP/lab/build.sh" "$BASE" patched >/dev/null
+	programs=$("$TOP/lab/selftests.sh" "$BASE")
+	[[ -x $programs/$PROGRAM ]] || die "series/$BASE has no $PROGRAM among its selftests"
+	lock "$OUT/.lock-run"
+	boot stock
+	boot patched
 }
 
 value()
@@ -49,46 +65,75 @@ shown()
 	fi
 }
 
-table()
-{
-	local name what promised stock patched verdict
-
-	printf '\n%-48s %-16s %-16s\n' "Linux $(version)" stock patched
-	printf '%-48s %-16s %-16s\n' "$(printf '%048d' 0 | tr 0 -)" ---------------- ----------------
-	while IFS='|' read -r name what promised; do
-		name=$(trim "$name")
-		[[ -n $name && $name != '#'* ]] || continue
-		promised=$(trim "$promised")
-		stock=$(value stock "$name")
-		patched=$(value patched "$name")
-		verdict=
-		if ! grep -qxE -- "$promised" <<< "$patched"; then
-			verdict="  <-- promised: $promised"
-			broken=$((broken + 1))
-		fi
-		printf '%-48s %-16s %-16s%s\n' "$(trim "$what")" "$(shown "$name" "$stock")" \
-			"$(shown "$name" "$patched")" "$verdict"
-	done < "$TOP/lab/run.expect"
-	echo
-}
-
 version()
 {
 	tr -d '\r' < "$LOGS/run-patched.log" | sed -nE 's/.*Linux version ([0-9.]+).*/\1/p' | head -n 1
 }
 
-"$TOP/lab/deps.sh" run
-"$TOP/lab/build.sh" "$BASE" stock >/dev/null
-"$TOP/lab/build.sh" "$BASE" patched >/dev/null
-programs=$("$TOP/lab/selftests.sh" "$BASE")
-[[ -x $programs/$PROGRAM ]] || die "series/$BASE has no $PROGRAM among its selftests"
+# line FIRST CELL...: a row of the table, in the syntax of Markdown
+line()
+{
+	local cell
 
-lock "$OUT/.lock-run"
-boot stock
-boot patched
+	printf '| %-48s |' "$1"
+	shift
+	for cell; do
+		printf " %-${CELL}s |" "$cell"
+	done
+	echo
+}
+
+rule()
+{
+	local dashes=()
+
+	while ((${#dashes[@]} < $#)); do
+		dashes+=(---------------)
+	done
+	line "$(printf '%048d' 0 | tr 0 -)" "${dashes[@]}"
+}
+
+table()
+{
+	local name what promised heads=() cells base missed
+
+	for base; do
+		load_base "$base"
+		heads+=("$(version)" "+ series")
+	done
+	echo
+	line "Linux" "${heads[@]}"
+	rule "${heads[@]}"
+	while IFS='|' read -r name what promised; do
+		name=$(trim "$name")
+		[[ -n $name && $name != '#'* ]] || continue
+		promised=$(trim "$promised")
+		cells=() missed=
+		for base; do
+			load_base "$base"
+			cells+=("$(shown "$name" "$(value stock "$name")")")
+			cells+=("$(shown "$name" "$(value patched "$name")")")
+			if ! grep -qxE -- "$promised" <<< "$(value patched "$name")"; then
+				missed+=" $base"
+				broken=$((broken + 1))
+			fi
+		done
+		line "$(trim "$what")" "${cells[@]}"
+		[[ -z $missed ]] || echo "^^^ not as promised ($promised):$missed"
+	done < "$TOP/lab/run.expect"
+	echo
+}
+
+"$TOP/lab/deps.sh" run
+for base; do
+	load_base "$base"
+	measure
+done
 broken=0
-table
-echo "Logs: $LOGS/run-{stock,patched}.{out,log}"
+table "$@"
+for base; do
+	echo "Logs: $BUILD/$base/logs/run-{stock,patched}.{out,log}"
+done
 if ((broken)); then
-	die "$broken rows of the patched kernel are not what the series promises"
+	die "$broken cells of the patched kernels are not what the series promises"
 fi

@@ -195,6 +195,10 @@ echo 'scribble' >> "$(on_kernel fetch 0.1)/Kconfig"
 expect 'a cached source that was changed is restored' 0 'restoring' on_kernel fetch 0.1
 
 # Series that cannot be applied.
+cp -a "$kernel" "$work/newer"
+git -C "$work/newer" apply "$project/series/0.1/0001-vfio-Count-on.patch"
+expect 'a kernel that has a patch already' fail \
+	'0001-[^ ]*.patch is in this kernel already' env KERNEL_SRC="$work/newer" "$project/lab/compose.sh" 0.1
 sed -i 's/^-two/-too/' "$project/series/0.1/0001-vfio-Count-on.patch"
 expect 'a patch that does not apply is named, and its file' fail \
 	'0001-vfio-Count-on.patch does not apply: drivers/vfio/vfio.c:1' on_kernel compose 0.1

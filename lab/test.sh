@@ -1,15 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Usage: test.sh BASE
+# Usage: test.sh [BASE]
 #
 # Everything that says whether the series is right: the lab's own tests, the models,
 # static checks, and the selftests in guests on the patched debug kernel.  A stage that
-# fails does not keep the next one from running.  ONLY="WORD..." selects: lab, spin,
-# static, or names and groups of lab/tests.list.
+# fails does not keep the next one from running.  Without BASE that is done for the
+# first base, and for each of the others what takes little time: the series applies,
+# checkpatch has nothing to say, the kernel builds, and the core guarantees hold.
+# ONLY="WORD..." selects: lab, spin, static, or names and groups of lab/tests.list.
 
 . "$(dirname "$0")/lib.sh"
-load_base "${1:-}"
 read -ra only <<< "${ONLY:-}"
 
 passed=0 failed=0 skipped=0
@@ -25,7 +26,7 @@ stage()
 	local name=$1 status=0 sum start=$SECONDS out=$LOGS/stage-$1.out
 
 	shift
-	echo "# $name"
+	echo "# $name, $BASE"
 	set -m
 	("$@" < /dev/null | tee "$out") &
 	running=$!
@@ -34,41 +35,86 @@ stage()
 	running=
 	sum=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$out" | tail -n 1) || sum=
 	if [[ -z $sum ]]; then
-		echo "not ok - $name: ended with status $status and no result"
+		echo "not ok - $name, $BASE: ended with status $status and no result"
 		failed=$((failed + 1))
 	elif [[ $sum =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+) ]]; then
 		passed=$((passed + BASH_REMATCH[1]))
 		failed=$((failed + BASH_REMATCH[2]))
 		skipped=$((skipped + BASH_REMATCH[3]))
 		if ((status && BASH_REMATCH[2] == 0)); then
-			echo "not ok - $name: nothing failed, but it ended with status $status"
+			echo "not ok - $name, $BASE: nothing failed, but it ended with status $status"
 			failed=$((failed + 1))
 		fi
 	fi
-	echo "# $name: $((SECONDS - start)) s"
+	echo "# $name, $BASE: $((SECONDS - start)) s"
 }
 
-"$TOP/lab/deps.sh" test
-"$TOP/lab/build.sh" "$BASE" stock >/dev/null
-"$TOP/lab/build.sh" "$BASE" patched >/dev/null
-programs=$("$TOP/lab/selftests.sh" "$BASE")
+# Sets $programs; a kernel that does not build is one failure.
+build()
+{
+	local variant
 
-if wanted lab; then
-	stage lab "$TOP/lab/selftest.sh" "$BASE"
-fi
-if wanted spin && [[ -x $TOP/lab/spin.sh ]]; then
-	stage spin "$TOP/lab/spin.sh"
-fi
-if wanted static && [[ -x $TOP/lab/check.sh ]]; then
-	stage static "$TOP/lab/check.sh" "$BASE"
-fi
+	for variant; do
+		"$TOP/lab/build.sh" "$BASE" "$variant" >/dev/null || return 1
+	done
+	programs=$("$TOP/lab/selftests.sh" "$BASE")
+}
 
-guests=()
-for word in ${only[@]+"${only[@]}"}; do
-	[[ $word == lab || $word == spin || $word == static ]] || guests+=("$word")
-done
-if [[ ${#only[@]} == 0 || ${#guests[@]} != 0 ]]; then
-	stage guests "$TOP/lab/vmtests.sh" "$BASE" "$OUT/patched" "$programs" ${guests[@]+"${guests[@]}"}
+test_all()
+{
+	local word guests=()
+
+	if ! build stock patched; then
+		echo "not ok - build, $BASE"
+		failed=$((failed + 1))
+		return
+	fi
+	if wanted lab; then
+		stage lab "$TOP/lab/selftest.sh" "$BASE"
+	fi
+	if wanted spin; then
+		stage spin "$TOP/lab/spin.sh"
+	fi
+	if wanted static; then
+		stage static "$TOP/lab/check.sh" "$BASE"
+	fi
+	for word in ${only[@]+"${only[@]}"}; do
+		[[ $word == lab || $word == spin || $word == static ]] || guests+=("$word")
+	done
+	if [[ ${#only[@]} == 0 || ${#guests[@]} != 0 ]]; then
+		stage guests "$TOP/lab/vmtests.sh" "$BASE" "$OUT/patched" "$programs" ${guests[@]+"${guests[@]}"}
+	fi
+}
+
+test_core()
+{
+	if ! build patched; then
+		echo "not ok - build, $BASE"
+		failed=$((failed + 1))
+		return
+	fi
+	if wanted static; then
+		CHECK=checkpatch stage static "$TOP/lab/check.sh" "$BASE"
+	fi
+	if wanted core; then
+		stage guests "$TOP/lab/vmtests.sh" "$BASE" "$OUT/patched" "$programs" core
+	fi
+}
+
+if [[ -n ${1:-} ]]; then
+	load_base "$1"
+	"$TOP/lab/deps.sh" test
+	test_all
+else
+	"$TOP/lab/deps.sh" test
+	for base in $(bases); do
+		load_base "$base"
+		if [[ $base == "$(bases | head -n 1)" ]]; then
+			test_all
+		else
+			test_core
+		fi
+	done
 fi
 
 echo "$passed passed, $failed failed, $skipped skipped"

@@ -210,7 +210,7 @@ remember()
 # A warning is the same warning after its line has moved.
 normalize()
 {
-	sed -E 's/:[0-9]+(:[0-9]+)?:/:/; s/:[0-9]+(-[0-9]+)?: /: /g; s/\(see line [0-9]+\)//;
+	sed -E 's/:[0-9]+(:[0-9]+)?:/:/; s/:[0-9]+(-[0-9]+)?: /: /g; s/\.([ch]):[0-9]+ /.\1: /; s/\(see line [0-9]+\)//;
 		s/ on line [0-9]+/ on line/; s/line [0-9]+/line/g; s,^(\.\./)+,,' | LC_ALL=C sort
 }
 
@@ -279,6 +279,7 @@ setup()
 	case $1 in
 	x86-64)
 		make_args=(ARCH=x86_64)
+		code=x86
 		compiler=gcc
 		symbols="64BIT SMP MODULES EVENTFD HIGH_RES_TIMERS PCI PCI_MSI ACPI EXPERT MMU_NOTIFIER IOMMU_SUPPORT INTEL_IOMMU
 			AMD_IOMMU TRANSPARENT_HUGEPAGE MEMFD_CREATE SHMEM VFIO VFIO_PCI
@@ -288,6 +289,7 @@ setup()
 		;;
 	arm64)
 		make_args=(ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-)
+		code=arm64
 		compiler=aarch64-linux-gnu-gcc
 		symbols="SMP MODULES EVENTFD PCI PCI_MSI EXPERT OF EFI ACPI ARCH_NXP ARCH_LAYERSCAPE IOMMU_SUPPORT ARM_SMMU_V3 ARM_AMBA
 			ARCH_VEXPRESS FSL_MC_BUS VFIO VFIO_PCI VFIO_PLATFORM VFIO_AMBA VFIO_FSL_MC
@@ -295,6 +297,8 @@ setup()
 		required="VFIO VFIO_PLATFORM VFIO_AMBA VFIO_FSL_MC VFIO_IOMMU_TYPE1 ARM_SMMU_V3 $CHECK_ARM64"
 		;;
 	esac
+	# What the series changes of the architecture's own code is built as well.
+	mapfile -t others < <(printf '%s\n' "${changed[@]}" | sed -n "s,^\(arch/$code/.*\)\.c\$,\1.o,p")
 	use_ccache
 	if [[ $CC == ccache* ]]; then
 		compiler="ccache $compiler"
@@ -344,8 +348,9 @@ check_symbols()
 	mapfile -t modules < <(find "$OBJ/drivers/vfio" -name modules.order -exec cat {} + |
 		sed 's/^kernel\///; s/\.k\?o$/.o/' | sort -u)
 	((${#modules[@]})) || { echo "error: no modules built"; return 1; }
+	# What an export leaves in an object is called differently from 6.5 on.
 	exported=$(cd "$OBJ" && nm "${modules[@]}" 2>/dev/null |
-		sed -n 's/.* __ksymtab_\(vfio.*\|mdev.*\)$/\1/p' | sort -u)
+		sed -n 's/.* __\(ksymtab\|export_symbol\)_\(vfio.*\|mdev.*\)$/\2/p' | sort -u)
 	wanted=$(cd "$OBJ" && nm -u "${modules[@]}" 2>/dev/null |
 		sed -n 's/^ *U \(vfio.*\|mdev.*\)$/\1/p' | sort -u)
 	missing=$(comm -13 <(echo "$exported") <(echo "$wanted"))
@@ -359,7 +364,7 @@ build()
 {
 	local makefile
 
-	kmake W=1 KBUILD_MODULES=1 drivers/vfio/ || return 1
+	kmake W=1 KBUILD_MODULES=1 drivers/vfio/ "${others[@]}" || return 1
 	check_symbols || return 1
 	# Modules among the selftests; without a vmlinux their symbols are unknown.
 	[[ -d $SRC/$SELFTESTS && $OBJ == *x86* ]] || return 0
@@ -487,7 +492,7 @@ for arch in x86-64 arm64; do
 		paths='^(drivers|include|mm|fs|kernel|arch|lib|scripts|tools/testing/selftests/vfio/mdev_pin)/'
 		;;
 	arm64)
-		paths='^(drivers/vfio/(platform|fsl-mc)/|drivers/vfio/(vfio\.c|Kconfig|Makefile)|include/)'
+		paths='^(drivers/vfio/(platform|fsl-mc|cdx|pci/nvgrace-gpu|pci/hisilicon)/|drivers/vfio/(vfio\.c|Kconfig|Makefile)|include/|arch/arm64/)'
 		;;
 	esac
 	n=0

@@ -235,7 +235,7 @@ static int find_slot(struct p2p *p, const struct pci_want *want, unsigned int nt
 	if (bar < 0 || !strcmp(bdf, p->bdf_a) || pci_slot(bdf, slot, len))
 		return -ENODEV;
 
-	strcpy(p->bdf_b, bdf);
+	snprintf(p->bdf_b, sizeof(p->bdf_b), "%s", bdf);
 	p->bar = bar;
 	return 0;
 }

@@ -115,8 +115,8 @@ TEST(modules_unload_as_soon_as_everything_is_closed)
 		SKIP(return, "needs an edu device and one with memory");
 
 	if (!modules_read(&m)) {
-		strcpy(m.file[0], "vfio_iommu_type1");
-		strcpy(m.file[1], "vfio-pci");
+		snprintf(m.file[0], sizeof(m.file[0]), "vfio_iommu_type1");
+		snprintf(m.file[1], sizeof(m.file[1]), "vfio-pci");
 		m.count = 2;
 		rounds = 1;
 	}

@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Device memory that a mediated device pins, and the memory of mediated devices.
+ * Device memory and what a mediated device pins, and the memory of mediated devices.
  *
  * These need the mdev_pin module, loaded or in the current directory as
  * mdev_pin.ko, which stands in for a vendor driver: write an
  * IOVA to its device to pin that page, read three numbers back (pinned, told to
  * unpin, physical address).
+ *
+ * Older kernels hand out pfns to vendor drivers, those of device memory too.  Newer
+ * ones hand out pages: there device memory cannot be pinned, but RAM beside it can.
+ * The name of the module's type says which it is.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,8 +28,9 @@
 #include "vfio_util.h"
 
 #define UUID		"83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
-#define TYPE		"/sys/class/mdev_pin/mdev_pin/mdev_supported_types/mdev_pin-1/"
-#define MDEV		"/sys/bus/mdev/devices/" UUID
+#define VISITOR_UUID	"83b8f4f2-509f-382f-3c1e-e6bfe0fa1002"
+#define TYPES		"/sys/class/mdev_bus/mdev_pin/mdev_supported_types"
+#define MDEVS		"/sys/bus/mdev/devices"
 #define NEEDS		"needs the mdev_pin module, an edu device and one with memory"
 
 struct pin_info {
@@ -36,10 +43,26 @@ FIXTURE(mdev) {
 	struct p2p p;
 	int ret;
 	bool created;
+	bool pfns;
+	char create[128];	/* file that makes a mediated device */
 	struct iommu *iommu;
 	struct vfio_pci_device *mdev;
-	void *bar;
+	void *area;		/* what is mapped for DMA, */
+	u64 size;
+	void *bar;		/* 64 KiB of B's memory in it, */
+	u64 bar_iova;
+	u64 pin_iova;		/* and the page to pin */
+	long locked;		/* by all but the tests */
 };
+
+FIXTURE_VARIANT(mdev) {
+	bool mixed;		/* RAM, the BAR, RAM, 64 KiB each */
+	bool pin_ram;
+};
+
+FIXTURE_VARIANT_ADD(mdev, bar) { .mixed = false };
+FIXTURE_VARIANT_ADD(mdev, bar_beside_ram) { .mixed = true };
+FIXTURE_VARIANT_ADD(mdev, ram_beside_bar) { .mixed = true, .pin_ram = true };
 
 /* Unless it is there already.  The first test to find the file loads it. */
 static void load_module(void)
@@ -53,19 +76,41 @@ static void load_module(void)
 	close(fd);
 }
 
-/* What libvfio does for devices on the PCI bus */
-static int mdev_open(struct vfio_pci_device **mdev, struct iommu *iommu)
+static bool find_type(char *create, size_t len)
 {
-	char link[128], path[64];
+	glob_t found;
+	bool ret;
+
+	ret = !glob(TYPES "/*-p*/create", 0, NULL, &found);
+	if (ret)
+		snprintf(create, len, "%s", found.gl_pathv[0]);
+	globfree(&found);
+
+	return ret;
+}
+
+static void mdev_remove(const char *uuid)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), MDEVS "/%s/remove", uuid);
+	write_text(path, "1");
+}
+
+/* What libvfio does for devices on the PCI bus */
+static int mdev_open(struct vfio_pci_device **mdev, const char *uuid, struct iommu *iommu)
+{
+	char link[128], path[128];
 	ssize_t len;
 	int ret;
 
-	len = readlink(MDEV "/iommu_group", link, sizeof(link) - 1);
+	snprintf(path, sizeof(path), MDEVS "/%s/iommu_group", uuid);
+	len = readlink(path, link, sizeof(link) - 1);
 	if (len < 0)
 		return -errno;
 	link[len] = 0;
 
-	*mdev = dev_alloc(UUID, iommu);
+	*mdev = dev_alloc(uuid, iommu);
 	snprintf(path, sizeof(path), "/dev/vfio%.32s", strrchr(link, '/'));
 	(*mdev)->group_fd = open(path, O_RDWR | O_CLOEXEC);
 	if ((*mdev)->group_fd < 0)
@@ -75,7 +120,7 @@ static int mdev_open(struct vfio_pci_device **mdev, struct iommu *iommu)
 	if (ret)
 		return ret;
 
-	__vfio_pci_group_get_device_fd(*mdev, UUID, NULL);
+	__vfio_pci_group_get_device_fd(*mdev, uuid, NULL);
 	return (*mdev)->fd < 0 ? -errno : 0;
 }
 
@@ -94,43 +139,74 @@ static struct pin_info pin_info(struct vfio_pci_device *mdev)
 	return info;
 }
 
-FIXTURE_SETUP(mdev)
+/* Put B's memory where it belongs in the area */
+static bool place_bar(struct _test_data_mdev *self)
 {
+	return bar_mmap_at(self->bar, self->p.b->fd, self->p.bar, PROT_READ | PROT_WRITE, 0,
+			   SZ_64K);
+}
+
+static void set_up(struct __test_metadata *_metadata, struct _test_data_mdev *self,
+		   const struct _fixture_variant_mdev *variant)
+{
+	u64 bar_at = variant->mixed ? SZ_64K : 0;
+
 	self->ret = p2p_open(&self->p, &want_mem);
 	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
 	load_module();
-	if (self->ret || access(TYPE "create", W_OK))
+	if (self->ret || !find_type(self->create, sizeof(self->create)))
 		return;
 
-	ASSERT_EQ(0, write_text(TYPE "create", UUID));
+	self->pfns = strstr(self->create, "-pfns/");
+	ASSERT_TRUE(self->pfns || strstr(self->create, "-pages/"));
+	ASSERT_EQ(0, write_text(self->create, UUID));
 	self->created = true;
+
+	self->size = variant->mixed ? 3 * SZ_64K : SZ_64K;
+	self->area = ram_alloc(self->size);
+	ASSERT_NE(NULL, self->area);
+	self->bar = self->area + bar_at;
+	self->bar_iova = IOVA_BAR + bar_at;
+	self->pin_iova = (variant->pin_ram ? IOVA_BAR + 2 * SZ_64K : self->bar_iova) + SZ_4K;
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
-	self->bar = p2p_bar(&self->p, 0, SZ_64K);
-	ASSERT_NE(NULL, self->bar);
+	ASSERT_TRUE(place_bar(self));
+	self->locked = proc_locked_kb();
 }
 
-FIXTURE_TEARDOWN(mdev)
+static void tear_down(struct _test_data_mdev *self)
 {
 	dev_close(&self->mdev);
 	iommu_close(&self->iommu);
-	if (self->created)
-		write_text(MDEV "/remove", "1");
+	if (self->created) {
+		mdev_remove(UUID);
+		munmap(self->area, self->size);
+	}
 	if (!self->ret)
 		p2p_close(&self->p);
 }
 
-/* Give B up: every reference to it that this process has */
-static void release_peer(struct p2p *p, void *bar, size_t size)
+FIXTURE_SETUP(mdev)
 {
-	munmap(bar, size);
-	dev_close(&p->b);
+	set_up(_metadata, self, variant);
+}
+
+FIXTURE_TEARDOWN(mdev)
+{
+	tear_down(self);
+}
+
+/* Give B up: every reference to it that this process has */
+static void release_peer(struct _test_data_mdev *self)
+{
+	munmap(self->bar, SZ_64K);
+	dev_close(&self->p.b);
 }
 
 /* In a container that it has to itself at first */
 static void open_alone(struct __test_metadata *_metadata, struct _test_data_mdev *self)
 {
 	self->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
-	ASSERT_EQ(0, mdev_open(&self->mdev, self->iommu));
+	ASSERT_EQ(0, mdev_open(&self->mdev, UUID, self->iommu));
 }
 
 /* And a device that may join it */
@@ -146,61 +222,117 @@ static bool open_alone_with_another(struct __test_metadata *_metadata,
 	return true;
 }
 
-static void map_and_pin(struct __test_metadata *_metadata, struct _test_data_mdev *self)
+/* Is the page to pin one that this kernel can hand out? */
+static bool can_pin(const struct _test_data_mdev *self,
+		    const struct _fixture_variant_mdev *variant)
 {
-	ASSERT_EQ(0, dma_map(self->iommu, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
-	ASSERT_EQ(0, pin(self->mdev, IOVA_BAR));
+	return variant->pin_ram || self->pfns;
 }
 
-/* D9: a container of its own, without an IOMMU: the pin is the only use of the BAR */
-TEST_F_TIMEOUT(mdev, pinned_bar_is_unpinned_and_unmapped_on_release, 120)
+/* Is a page of the BAR pinned, if the pin succeeded? */
+static bool pins_bar(const struct _test_data_mdev *self,
+		     const struct _fixture_variant_mdev *variant)
 {
-	struct pin_info info;
+	return !variant->pin_ram && self->pfns;
+}
 
+/* What is charged for the pin, and for all of the area, in KiB */
+static long pin_kb(const struct _fixture_variant_mdev *variant)
+{
+	return variant->pin_ram ? 4 : 0;
+}
+
+static long area_kb(const struct _fixture_variant_mdev *variant)
+{
+	return variant->mixed ? 128 : 0;
+}
+
+/* A refusal leaves nothing behind, however often it is asked for */
+static void map_and_pin(struct __test_metadata *_metadata, struct _test_data_mdev *self,
+			const struct _fixture_variant_mdev *variant, struct iommu *iommu)
+{
+	bool can = can_pin(self, variant);
+	struct pin_info info;
+	int i;
+
+	ASSERT_EQ(0, dma_map(iommu, IOVA_BAR, self->area, self->size, DMA_RW));
+	for (i = 0; i < 3; i++)
+		ASSERT_EQ(can ? 0 : -EINVAL, pin(self->mdev, self->pin_iova));
+
+	info = pin_info(self->mdev);
+	EXPECT_EQ(can, info.pinned);
+	EXPECT_EQ(0, info.told);
+	if (pins_bar(self, variant))
+		EXPECT_EQ(self->p.phys + SZ_4K, info.phys);
+}
+
+/* The mapping and the pin, if there was one, went with B */
+static void expect_dropped(struct __test_metadata *_metadata, struct _test_data_mdev *self,
+			   const struct _fixture_variant_mdev *variant, struct iommu *iommu)
+{
+	struct pin_info info = pin_info(self->mdev);
+
+	EXPECT_EQ(0, info.pinned);
+	EXPECT_EQ(can_pin(self, variant), info.told);
+	EXPECT_EQ(self->locked, proc_locked_kb());
+	EXPECT_EQ(-EINVAL, pin(self->mdev, self->pin_iova));
+	EXPECT_EQ(0, dma_unmap(iommu, IOVA_BAR, self->size));
+}
+
+/* None of B's memory was in use: all is as it was, and ends with the unmap */
+static void expect_kept(struct __test_metadata *_metadata, struct _test_data_mdev *self,
+			const struct _fixture_variant_mdev *variant, struct iommu *iommu)
+{
+	struct pin_info info = pin_info(self->mdev);
+
+	EXPECT_EQ(variant->pin_ram, info.pinned);
+	EXPECT_EQ(0, info.told);
+	EXPECT_EQ(self->locked + pin_kb(variant), proc_locked_kb());
+	EXPECT_EQ(self->size, dma_unmap(iommu, IOVA_BAR, self->size));
+	info = pin_info(self->mdev);
+	EXPECT_EQ(0, info.pinned);
+	EXPECT_EQ(variant->pin_ram, info.told);
+	EXPECT_EQ(self->locked, proc_locked_kb());
+}
+
+/* D9: a container of its own, without an IOMMU: the pin is the only use of the memory */
+TEST_F_TIMEOUT(mdev, release_drops_what_is_only_pinned, 120)
+{
 	if (!self->created)
 		SKIP(return, NEEDS);
 	open_alone(_metadata, self);
 
-	ASSERT_EQ(0, dma_map(self->iommu, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
-	ASSERT_EQ(0, pin(self->mdev, IOVA_BAR + SZ_4K));
-	info = pin_info(self->mdev);
-	EXPECT_EQ(1, info.pinned);
-	EXPECT_EQ(self->p.phys + SZ_4K, info.phys);
+	map_and_pin(_metadata, self, variant, self->iommu);
+	EXPECT_EQ(self->locked + pin_kb(variant), proc_locked_kb());
 
-	release_peer(&self->p, self->bar, SZ_64K);
-
-	info = pin_info(self->mdev);
-	EXPECT_EQ(0, info.pinned);
-	EXPECT_EQ(1, info.told);
-	EXPECT_EQ(0, dma_unmap(self->iommu, IOVA_BAR, SZ_64K));
-	EXPECT_NE(0, pin(self->mdev, IOVA_BAR + SZ_4K));
+	release_peer(self);
+	if (pins_bar(self, variant))
+		expect_dropped(_metadata, self, variant, self->iommu);
+	else
+		expect_kept(_metadata, self, variant, self->iommu);
 }
 
-/* D9: pinned and mapped to an IOMMU too */
-TEST_F_TIMEOUT(mdev, pinned_and_mapped_bar_is_dropped_on_release, 120)
+/* D9, D4: mapped to an IOMMU too */
+TEST_F_TIMEOUT(mdev, release_drops_what_is_pinned_and_mapped, 120)
 {
-	struct pin_info info;
-
 	if (!self->created)
 		SKIP(return, NEEDS);
-	ASSERT_EQ(0, mdev_open(&self->mdev, self->p.iommu));
+	ASSERT_EQ(0, mdev_open(&self->mdev, UUID, self->p.iommu));
 
-	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
-	ASSERT_EQ(0, pin(self->mdev, IOVA_BAR));
-	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
+	map_and_pin(_metadata, self, variant, self->p.iommu);
+	EXPECT_EQ(self->locked + area_kb(variant), proc_locked_kb());
+	EXPECT_EQ(1, p2p_lands(&self->p, self->bar_iova, 0));
 
-	release_peer(&self->p, self->bar, SZ_64K);
-
-	info = pin_info(self->mdev);
-	EXPECT_EQ(0, info.pinned);
-	EXPECT_EQ(1, info.told);
+	release_peer(self);
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
-	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR, 0));
-	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, self->bar_iova, NULL));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, self->pin_iova, NULL));
+	EXPECT_EQ(0, p2p_lands(&self->p, self->bar_iova, 0));
+	expect_dropped(_metadata, self, variant, self->p.iommu);
 }
 
 /* D9: the user's own unmapping works as for RAM, and leaves the release nothing to do */
-TEST_F_TIMEOUT(mdev, pinned_bar_is_unpinned_on_unmap, 120)
+TEST_F_TIMEOUT(mdev, unmap_unpins, 120)
 {
 	struct pin_info info;
 
@@ -208,35 +340,41 @@ TEST_F_TIMEOUT(mdev, pinned_bar_is_unpinned_on_unmap, 120)
 		SKIP(return, NEEDS);
 	open_alone(_metadata, self);
 
-	map_and_pin(_metadata, self);
-	EXPECT_EQ(SZ_64K, dma_unmap(self->iommu, IOVA_BAR, SZ_64K));
+	map_and_pin(_metadata, self, variant, self->iommu);
+	EXPECT_EQ(self->size, dma_unmap(self->iommu, IOVA_BAR, self->size));
 	info = pin_info(self->mdev);
 	EXPECT_EQ(0, info.pinned);
-	EXPECT_EQ(1, info.told);
+	EXPECT_EQ(can_pin(self, variant), info.told);
+	EXPECT_EQ(self->locked, proc_locked_kb());
 
-	release_peer(&self->p, self->bar, SZ_64K);
-	info = pin_info(self->mdev);
-	EXPECT_EQ(1, info.told);
+	release_peer(self);
+	expect_dropped(_metadata, self, variant, self->iommu);
 }
 
 /* D9, E11: a pin that cannot be had is an error, not a page */
 TEST_F_TIMEOUT(mdev, pin_of_disabled_memory_is_refused, 120)
 {
+	int ret;
+
 	if (!self->created)
 		SKIP(return, NEEDS);
 	open_alone(_metadata, self);
 
-	ASSERT_EQ(0, dma_map(self->iommu, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
+	ASSERT_EQ(0, dma_map(self->iommu, IOVA_BAR, self->area, self->size, DMA_RW));
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
-	EXPECT_EQ(-EFAULT, pin(self->mdev, IOVA_BAR));
-	EXPECT_EQ(0, pin_info(self->mdev).pinned);
+	ret = pin(self->mdev, self->pin_iova);
+	EXPECT_EQ(variant->pin_ram, !ret);
+	if (pins_bar(self, variant))
+		EXPECT_EQ(-EFAULT, ret);
+	EXPECT_EQ(variant->pin_ram, pin_info(self->mdev).pinned);
+	EXPECT_EQ(self->locked + pin_kb(variant), proc_locked_kb());
 	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
-	EXPECT_EQ(0, pin(self->mdev, IOVA_BAR));
+	EXPECT_EQ(can_pin(self, variant) ? 0 : -EINVAL, pin(self->mdev, self->pin_iova));
 
-	release_peer(&self->p, self->bar, SZ_64K);
+	release_peer(self);
 }
 
-/* D7, D3: not mapped to any IOMMU, until a group joins that has one */
+/* D9, D7, D3: not mapped to any IOMMU, until a group joins that has one */
 TEST_F_TIMEOUT(mdev, group_that_joins_later_gets_the_bar_mapped, 120)
 {
 	struct vfio_pci_device *late;
@@ -244,54 +382,210 @@ TEST_F_TIMEOUT(mdev, group_that_joins_later_gets_the_bar_mapped, 120)
 
 	if (!open_alone_with_another(_metadata, self, bdf))
 		return;
-	map_and_pin(_metadata, self);
+	map_and_pin(_metadata, self, variant, self->iommu);
 
 	ASSERT_EQ(0, dev_open(&late, bdf, self->iommu));
-	EXPECT_TRUE(iommu_maps(bdf, IOVA_BAR, self->p.phys));
-	EXPECT_TRUE(iommu_maps(bdf, IOVA_BAR + SZ_64K - SZ_4K,
+	EXPECT_TRUE(iommu_maps(bdf, self->bar_iova, self->p.phys));
+	EXPECT_TRUE(iommu_maps(bdf, self->bar_iova + SZ_64K - SZ_4K,
 			       self->p.phys + SZ_64K - SZ_4K));
+	EXPECT_EQ(self->locked + area_kb(variant), proc_locked_kb());
 
-	release_peer(&self->p, self->bar, SZ_64K);
+	release_peer(self);
 	EXPECT_NE(1, iommu_lookup(bdf, IOVA_BAR, NULL));
-	EXPECT_EQ(0, pin_info(self->mdev).pinned);
-	EXPECT_EQ(0, dma_unmap(self->iommu, IOVA_BAR, SZ_64K));
+	EXPECT_NE(1, iommu_lookup(bdf, self->bar_iova, NULL));
+	expect_dropped(_metadata, self, variant, self->iommu);
 	dev_close(&late);
 }
 
-/* D7: the IOMMU group leaves, the mediated device and its pin stay */
+/* D9, D7: the IOMMU group leaves, the mediated device and its pin stay */
 TEST_F_TIMEOUT(mdev, group_that_leaves_keeps_the_pin, 120)
 {
 	struct vfio_pci_device *late;
 	char bdf[BDF_LEN];
+	int i;
 
 	if (!open_alone_with_another(_metadata, self, bdf))
 		return;
 	ASSERT_EQ(0, dev_open(&late, bdf, self->iommu));
-	map_and_pin(_metadata, self);
+	map_and_pin(_metadata, self, variant, self->iommu);
 
-	dev_close(&late);
-	EXPECT_EQ(1, pin_info(self->mdev).pinned);
+	/* And joins again */
+	for (i = 0; i < 2; i++) {
+		EXPECT_TRUE(iommu_maps(bdf, self->bar_iova, self->p.phys));
+		EXPECT_EQ(self->locked + area_kb(variant), proc_locked_kb());
+		dev_close(&late);
+		EXPECT_EQ(can_pin(self, variant), pin_info(self->mdev).pinned);
+		EXPECT_EQ(self->locked + pin_kb(variant), proc_locked_kb());
+		if (!i)
+			ASSERT_EQ(0, dev_open(&late, bdf, self->iommu));
+	}
 
-	release_peer(&self->p, self->bar, SZ_64K);
-	EXPECT_EQ(0, pin_info(self->mdev).pinned);
-	EXPECT_EQ(1, pin_info(self->mdev).told);
-	EXPECT_EQ(0, dma_unmap(self->iommu, IOVA_BAR, SZ_64K));
+	release_peer(self);
+	if (pins_bar(self, variant))
+		expect_dropped(_metadata, self, variant, self->iommu);
+	else
+		expect_kept(_metadata, self, variant, self->iommu);
 }
 
-/* B2: a bus driver that has not opted in */
+/* B2, D10: a bus driver that has not opted in */
 TEST_F_TIMEOUT(mdev, memory_of_a_mediated_device_is_refused, 120)
 {
+	u64 last = self->size - SZ_4K;
 	void *mem;
 
 	if (!self->created)
 		SKIP(return, NEEDS);
-	ASSERT_EQ(0, mdev_open(&self->mdev, self->p.iommu));
-	mem = mmap(NULL, SZ_4K, PROT_READ | PROT_WRITE, MAP_SHARED, self->mdev->fd, 0);
+	ASSERT_EQ(0, mdev_open(&self->mdev, UUID, self->p.iommu));
+	mem = mmap(self->area + last, SZ_4K, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+		   self->mdev->fd, 0);
 	ASSERT_NE(MAP_FAILED, mem);
 
-	EXPECT_EQ(-EOPNOTSUPP, dma_map(self->p.iommu, IOVA_BAR, mem, SZ_4K, DMA_RW));
+	/* Alone, and behind all the rest */
+	EXPECT_EQ(-EOPNOTSUPP, dma_map(self->p.iommu, IOVA_BAR + last, mem, SZ_4K, DMA_RW));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + last, NULL));
+	EXPECT_EQ(-EOPNOTSUPP, dma_map(self->p.iommu, IOVA_BAR, self->area, self->size, DMA_RW));
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, self->bar_iova, NULL));
+	EXPECT_EQ(self->locked, proc_locked_kb());
 	munmap(mem, SZ_4K);
+}
+
+/* Somebody who maps the area, pins, and unmaps it, and somebody who comes and pins */
+struct racer {
+	pthread_t thread;
+	struct iommu *iommu;
+	struct vfio_pci_device *mdev;
+	void *area;
+	u64 size;
+	u64 iova;
+	u64 pin_iova;
+	bool *stop;
+	unsigned long turns;
+	unsigned long errors;
+};
+
+static void *race_unmap(void *arg)
+{
+	struct racer *r = arg;
+	int64_t ret;
+
+	while (!__atomic_load_n(r->stop, __ATOMIC_RELAXED)) {
+		ret = dma_map(r->iommu, r->iova, r->area, r->size, DMA_RW);
+		if (ret) {
+			r->errors += ret != -EFAULT;
+			continue;
+		}
+		pin(r->mdev, r->pin_iova);
+		/* Ours, or none because B was released meanwhile */
+		ret = dma_unmap(r->iommu, r->iova, r->size);
+		r->errors += ret && ret != (int64_t)r->size;
+		r->turns++;
+	}
+
+	return NULL;
+}
+
+/*
+ * Is told to unpin one time and not the next.  Takes its time: an unmap gives up on a
+ * vendor driver that pins again and again, with an oops.
+ */
+static void *race_open(void *arg)
+{
+	struct racer *r = arg;
+
+	while (!__atomic_load_n(r->stop, __ATOMIC_RELAXED)) {
+		r->mdev->fd = dev_get_fd(r->mdev);
+		if (r->mdev->fd < 0) {
+			r->errors++;
+			break;
+		}
+		pin(r->mdev, r->pin_iova);
+		usleep(1000);
+		fd_close(&r->mdev->fd);
+		r->turns++;
+	}
+
+	return NULL;
+}
+
+/*
+ * The last ones: where they do not end, the devices stay in use.  One thread pins RAM
+ * beside the BAR, and one the BAR, if it can.
+ */
+FIXTURE(race) {
+	struct _test_data_mdev mdev;
+	struct vfio_pci_device *visitor;
+};
+
+FIXTURE_SETUP(race)
+{
+	static const struct _fixture_variant_mdev mixed = { .mixed = true };
+
+	set_up(_metadata, &self->mdev, &mixed);
+}
+
+FIXTURE_TEARDOWN(race)
+{
+	dev_close(&self->visitor);
+	if (self->mdev.created)
+		mdev_remove(VISITOR_UUID);
+	tear_down(&self->mdev);
+}
+
+/* D9, E1, E6: whoever unmaps, nothing stays pinned, charged or mapped */
+TEST_F_TIMEOUT(race, release_racing_unmap_with_pins, 240)
+{
+	struct _test_data_mdev *m = &self->mdev;
+	struct p2p *p = &m->p;
+	bool stop = false;
+	struct racer r[3];
+	int64_t avail;
+	int round, i;
+
+	if (!m->created)
+		SKIP(return, NEEDS);
+	ASSERT_EQ(0, mdev_open(&m->mdev, UUID, p->iommu));
+	ASSERT_EQ(0, write_text(m->create, VISITOR_UUID));
+	ASSERT_EQ(0, mdev_open(&self->visitor, VISITOR_UUID, p->iommu));
+	fd_close(&self->visitor->fd);
+	avail = dma_avail(p->iommu);
+
+	for (i = 0; i < 3; i++) {
+		r[i] = (struct racer) {
+			.iommu = p->iommu,
+			.mdev = i < 2 ? m->mdev : self->visitor,
+			.area = m->area,
+			.size = m->size,
+			.iova = IOVA_BAR + i % 2 * SZ_16M,
+			.pin_iova = i % 2 ? m->bar_iova + SZ_16M : IOVA_BAR,
+			.stop = &stop,
+		};
+		ASSERT_EQ(0, pthread_create(&r[i].thread, NULL, i < 2 ? race_unmap : race_open,
+					    &r[i]));
+	}
+
+	for (round = 0; round < 60; round++) {
+		usleep(20000 + round * 3700 % 10000);
+		/* RAM in its place, so that the others go on */
+		ASSERT_EQ(m->bar, mmap(m->bar, SZ_64K, PROT_READ | PROT_WRITE,
+				       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+		dev_close(&p->b);
+		EXPECT_EQ(0, p2p_lands(p, m->bar_iova, 0));
+		EXPECT_EQ(0, p2p_lands(p, m->bar_iova + SZ_16M, 0));
+		ASSERT_EQ(0, p2p_open_peer(p));
+		ASSERT_TRUE(place_bar(m));
+	}
+
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	for (i = 0; i < 3; i++) {
+		pthread_join(r[i].thread, NULL);
+		printf("# %lu turns\n", r[i].turns);
+		EXPECT_EQ(0, r[i].errors);
+		EXPECT_LT(0, r[i].turns);
+	}
+	EXPECT_EQ(0, pin_info(m->mdev).pinned);
+	EXPECT_EQ(m->locked, proc_locked_kb());
+	EXPECT_EQ(avail, dma_avail(p->iommu));
 }
 
 TEST_HARNESS_MAIN

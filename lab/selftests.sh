@@ -1,14 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Usage: selftests.sh BASE
+# Usage: selftests.sh BASE [stock|patched]...
 #
 # Build the series' selftests against the patched tree's headers, statically, into
 # build/BASE/selftests, and print that path; and the modules that the selftests bring
-# along, for each kernel that is built, into modules-VARIANT there.
+# along, for these kernels if they are built, into modules-VARIANT there.
 
 . "$(dirname "$0")/lib.sh"
 load_base "${1:-}"
+variants=("${@:2}")
+((${#variants[@]})) || variants=(stock patched)
 
 compile()
 {
@@ -75,6 +77,11 @@ if [[ ! -f $dir/.complete || -n $(find "$tree/$SELFTESTS" "$tree/include/uapi/li
 		die "the selftests do not build; see $LOGS/selftests.log"
 	}
 fi
-modules "$("$TOP/lab/fetch.sh" "$BASE")" stock
-modules "$tree" patched
+for variant in "${variants[@]}"; do
+	if [[ $variant == stock ]]; then
+		modules "$("$TOP/lab/fetch.sh" "$BASE")" stock
+	else
+		modules "$tree" "$variant"
+	fi
+done
 echo "$dir"

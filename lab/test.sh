@@ -57,7 +57,7 @@ build()
 	for variant; do
 		"$TOP/lab/build.sh" "$BASE" "$variant" >/dev/null || return 1
 	done
-	programs=$("$TOP/lab/selftests.sh" "$BASE")
+	programs=$("$TOP/lab/selftests.sh" "$BASE" "$@")
 }
 
 test_all()

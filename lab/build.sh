@@ -6,6 +6,7 @@
 # Configure and build a kernel and its modules and leave them in build/BASE/VARIANT:
 # bzImage, config, and modules/ with the order to load them in.  The objects stay
 # beside the source they come from, so that the next build compiles what changed.
+# With FLAVOR=release it is build/BASE/release/VARIANT, of objects of its own.
 
 . "$(dirname "$0")/lib.sh"
 load_base "${1:-}"
@@ -65,6 +66,17 @@ check_config()
 	done < "$obj/wanted"
 }
 
+# A tree that has no objects of this flavor takes those of the stock kernel; what the
+# series changes has to be newer than they are.
+adopt_stock()
+{
+	local base
+
+	base=$(cat "$src/.git/lab/base") || return 1
+	adopt_objects "$base" "$src" "$src" || return 1
+	(cd "$src" && git diff -z --name-only --diff-filter=d base | xargs -0 -r touch)
+}
+
 compile()
 {
 	kernel_make "$src" -j"$JOBS" bzImage modules
@@ -97,7 +109,7 @@ publish()
 {
 	local obj=$src/obj-$FLAVOR ko
 
-	scratch work "$OUT"
+	scratch work "$KERNELS"
 	mkdir -p "$work/new/modules"
 	cp "$obj/arch/x86/boot/bzImage" "$work/new/bzImage"
 	cp "$obj/.config" "$work/new/config"
@@ -107,11 +119,11 @@ publish()
 	done < "$obj/modules.order"
 	(module_order "$work/new/modules")
 	[[ -s $work/new/modules/order ]] || die "no modules were built"
-	if ! diff -rq "$work/new" "$OUT/$variant" >/dev/null 2>&1; then
-		rm -rf "$OUT/.old-$variant"
-		[[ ! -d $OUT/$variant ]] || mv "$OUT/$variant" "$OUT/.old-$variant"
-		mv "$work/new" "$OUT/$variant"
-		rm -rf "$OUT/.old-$variant"
+	if ! diff -rq "$work/new" "$KERNELS/$variant" >/dev/null 2>&1; then
+		rm -rf "$KERNELS/.old-$variant"
+		[[ ! -d $KERNELS/$variant ]] || mv "$KERNELS/$variant" "$KERNELS/.old-$variant"
+		mv "$work/new" "$KERNELS/$variant"
+		rm -rf "$KERNELS/.old-$variant"
 	fi
 }
 
@@ -125,6 +137,10 @@ use_ccache
 log=$LOGS/build-$variant.log
 lock "$src/.git/lab-build.lock"
 need_space "$src" 600 "a kernel build"
+if [[ $variant == patched && ! -d $src/obj-$FLAVOR ]]; then
+	progress "taking over the objects of stock $BASE" "$log" adopt_stock ||
+		die "cannot copy the objects of stock $BASE: $(reason "$log")"
+fi
 if ! progress "configuring $variant $BASE" "$log" configure; then
 	die "configuring $variant $BASE failed: $(reason "$log" | head -n 1) ($log)"
 fi
@@ -135,4 +151,4 @@ if ! progress "building $variant $BASE" "$log" compile; then
 fi
 touch "$src/obj-$FLAVOR/.complete"
 publish
-echo "$OUT/$variant"
+echo "$KERNELS/$variant"

@@ -48,7 +48,10 @@ load_base()
 	SERIES=$TOP/series/$BASE
 	OUT=$BUILD/$BASE
 	TREE=$OUT/tree
-	LOGS=$OUT/logs
+	# What is built of it, for each flavor beside the others
+	KERNELS=$OUT
+	[[ $FLAVOR == debug ]] || KERNELS=$OUT/$FLAVOR
+	LOGS=$KERNELS/logs
 	DEBIAN_PACKAGE='' DEBIAN_SUITES='' MIN_VERSION='' EXTRA_CONFIG='' CHECK_X86_64='' CHECK_ARM64=''
 	# shellcheck source=/dev/null
 	. "$SERIES/base.conf"

@@ -71,7 +71,7 @@ build_mutant()
 	while read -r ko; do
 		cp "$mutant/obj-$FLAVOR/${ko%.*}.ko" "$dir/modules/"
 	done < "$mutant/obj-$FLAVOR/modules.order"
-	cp "$OUT/patched/modules/order" "$dir/modules/order"
+	cp "$KERNELS/patched/modules/order" "$dir/modules/order"
 	rm -rf "$programs/modules-kernel-$name"
 	cp -r "$programs/modules-patched" "$programs/modules-kernel-$name"
 }
@@ -156,8 +156,8 @@ done < "$TOP/lab/reverts.list"
 
 if ((${#only[@]} == 0)); then
 	rm -f "$proof"/*.new
-	try stock "$OUT/stock"
-	try patched "$OUT/patched"
+	try stock "$KERNELS/stock"
+	try patched "$KERNELS/patched"
 fi
 need_space "$OUT" 3000 "a kernel tree"
 progress "cloning the patched tree" "$LOGS/proof-clone.log" clone_mutant ||

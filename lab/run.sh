@@ -22,7 +22,7 @@ boot()
 	local variant=$1 status=0 log=$LOGS/run-$1.log
 
 	progress "measuring on $variant $BASE" "$LOGS/run-$variant.out" \
-		"$VMTEST" -c 2 -m 2048 -t 600 -l "$log" "$OUT/$variant" -- "$programs/$PROGRAM" || status=$?
+		"$VMTEST" -c 2 -m 2048 -t 600 -l "$log" "$KERNELS/$variant" -- "$programs/$PROGRAM" || status=$?
 	# vmtest.sh shows the lines that made it fail, each with its number.
 	printf 'splats\t%s\n' "$(grep -cE '^[0-9]+:\[ *[0-9]+\.[0-9]+\]' "$LOGS/run-$variant.out")" \
 		>> "$LOGS/run-$variant.out"
@@ -132,7 +132,8 @@ done
 broken=0
 table "$@"
 for base; do
-	echo "Logs: $BUILD/$base/logs/run-{stock,patched}.{out,log}"
+	load_base "$base"
+	echo "Logs: $LOGS/run-{stock,patched}.{out,log}"
 done
 if ((broken)); then
 	die "$broken cells of the patched kernels are not what the series promises"

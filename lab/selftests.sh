@@ -47,10 +47,10 @@ modules()
 {
 	local src=$1 variant=$2 log=$LOGS/selftests-modules-$2.log key
 
-	[[ -f $OUT/$variant/bzImage && -f $src/obj-$FLAVOR/Module.symvers ]] || return 0
+	[[ -f $KERNELS/$variant/bzImage && -f $src/obj-$FLAVOR/Module.symvers ]] || return 0
 	key=$({
 		find "$tree/$SELFTESTS" -mindepth 2 -type f -print0 | sort -z | xargs -0 -r cat
-		cat "$OUT/$variant/modules"/*.ko "$OUT/$variant/bzImage"
+		cat "$KERNELS/$variant/modules"/*.ko "$KERNELS/$variant/bzImage"
 	} | sha256sum)
 	[[ ! -d $dir/modules-$variant || $(cat "$dir/modules-$variant.key" 2>/dev/null) != "$key" ]] || return 0
 	rm -f "$dir/modules-$variant.key"
@@ -63,11 +63,11 @@ modules()
 }
 
 tree=$("$TOP/lab/compose.sh" "$BASE")
-dir=$OUT/selftests
+dir=$KERNELS/selftests
 [[ -f $tree/$SELFTESTS/Makefile ]] ||
 	die "series/$BASE has no selftests: its order lacks the 'new' lines that add $SELFTESTS"
 use_ccache
-lock "$OUT/.lock-selftests"
+lock "$KERNELS/.lock-selftests"
 mkdir -p "$dir"
 if [[ ! -f $dir/.complete || -n $(find "$tree/$SELFTESTS" "$tree/include/uapi/linux/vfio.h" \
 	-newer "$dir/.complete" -print -quit) ]]; then

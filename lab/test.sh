@@ -82,7 +82,7 @@ test_all()
 		[[ $word == lab || $word == spin || $word == static ]] || guests+=("$word")
 	done
 	if [[ ${#only[@]} == 0 || ${#guests[@]} != 0 ]]; then
-		stage guests "$TOP/lab/vmtests.sh" "$BASE" "$OUT/patched" "$programs" ${guests[@]+"${guests[@]}"}
+		stage guests "$TOP/lab/vmtests.sh" "$BASE" "$KERNELS/patched" "$programs" ${guests[@]+"${guests[@]}"}
 	fi
 }
 
@@ -97,7 +97,7 @@ test_core()
 		CHECK=checkpatch stage static "$TOP/lab/check.sh" "$BASE"
 	fi
 	if wanted core; then
-		stage guests "$TOP/lab/vmtests.sh" "$BASE" "$OUT/patched" "$programs" core
+		stage guests "$TOP/lab/vmtests.sh" "$BASE" "$KERNELS/patched" "$programs" core
 	fi
 }
 

@@ -33,9 +33,11 @@ memory=2048
 timeout=300
 qemu="qemu-system-x86_64"
 kvm=0
+icount=0
 defaults=1
 log=
 devices=()
+objects=()
 files=()
 bind=
 append=${VMTEST_APPEND:-}
@@ -55,6 +57,8 @@ usage()
 	  -t SECONDS  give up after this time (default $timeout)
 	  -d DEVICE   one more QEMU device, as for its -device option, behind a root
 	              port of its own unless DEVICE names a bus; may be repeated
+	  -o OBJECT   one more QEMU object, as for its -object option, for a device that
+	              needs one; may be repeated
 	  -n          none of the default devices
 	  -f FILE     copy FILE into the guest too, into the directory PROGRAM runs
 	              in; may be repeated
@@ -64,6 +68,8 @@ usage()
 	  -q QEMU     the QEMU to run (default $qemu)
 	  -l LOGFILE  keep the guest's console here (default: shown on failure)
 	  -k          use KVM instead of emulating the CPU
+	  -i          have the guest's clocks count its instructions, one a nanosecond,
+	              and leap over the time in which it has none to execute
 	  -h          this text
 
 	PROGRAM and the files must be static or scripts; a busybox shell is there.
@@ -244,18 +250,20 @@ show_log()
 	fi
 }
 
-while getopts ':a:c:m:t:d:f:b:q:l:knh' opt; do
+while getopts ':a:c:m:t:d:o:f:b:q:l:kinh' opt; do
 	case $opt in
 	c) cpus=$OPTARG ;;
 	m) memory=$OPTARG ;;
 	t) timeout=$OPTARG ;;
 	d) devices+=("$OPTARG") ;;
+	o) objects+=("$OPTARG") ;;
 	f) files+=("$OPTARG") ;;
 	b) bind=$OPTARG ;;
 	a) append+=" $OPTARG" ;;
 	q) qemu=$OPTARG ;;
 	l) log=$OPTARG ;;
 	k) kvm=1 ;;
+	i) icount=1 ;;
 	n) defaults=0 ;;
 	h) usage; exit 0 ;;
 	:) die "option -$OPTARG needs a value (-h for help)" ;;
@@ -286,6 +294,7 @@ done
 busybox=$(find_busybox) || die "no static busybox (Debian: busybox-static; or set BUSYBOX)"
 if ((kvm)); then
 	[[ -w /dev/kvm ]] || die "/dev/kvm: not there or not writable, and -k asks for it"
+	((!icount)) || die "-i needs an emulated CPU, and -k asks for another"
 fi
 
 cmdline="console=ttyS0,115200 printk.devkmsg=on loglevel=7 panic=-1 oops=panic"
@@ -317,6 +326,9 @@ else
 	# addresses for wild ones; an interrupt then is a splat.
 	qemu_args+=(-machine q35 -accel "tcg,thread=single" -cpu "max,la57=off")
 fi
+if ((icount)); then
+	qemu_args+=(-icount "shift=0,sleep=off" -rtc "base=2020-01-01,clock=vm")
+fi
 qemu_args+=(-append "$cmdline"
 	    -device "intel-iommu,intremap=on,aw-bits=48"
 	    -serial "file:$log"
@@ -324,6 +336,9 @@ qemu_args+=(-append "$cmdline"
 if ((defaults)); then
 	add_default_devices
 fi
+for object in ${objects[@]+"${objects[@]}"}; do
+	qemu_args+=(-object "$object")
+done
 for device in ${devices[@]+"${devices[@]}"}; do
 	add_device "$device"
 done

@@ -489,7 +489,7 @@ for arch in x86-64 arm64; do
 	configured=
 	case $arch in
 	x86-64)
-		paths='^(drivers|include|mm|fs|kernel|arch|lib|scripts|tools/testing/selftests/vfio/(mdev_pin|test_modules))/'
+		paths='^(drivers|include|mm|fs|kernel|arch|lib|scripts|tools/testing/selftests/vfio/(mdev_pin|test_modules|iommu_floor))/'
 		;;
 	arm64)
 		paths='^(drivers/vfio/(platform|fsl-mc|cdx|pci/nvgrace-gpu|pci/hisilicon)/|drivers/vfio/(vfio\.c|Kconfig|Makefile)|include/|arch/arm64/)'

@@ -1,0 +1,904 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Measures what device memory costs: to map it for DMA and to unmap it, to take it
+ * away from DMA when its device is closed and from the CPU when its memory is
+ * disabled, and to fault it in.  The module iommu_floor, if it was copied beside
+ * this program, tells what the IOMMU alone costs.
+ *
+ * A line a figure: a name, a tab, a value.  The name is "benchmark.case.x", the
+ * value is in ticks of the CPU's counter unless the benchmark says something else.
+ * In QEMU with -icount shift=0 a tick is an instruction.  It judges nothing, so it
+ * runs on any kernel.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <linux/pci_regs.h>
+
+#include "vfio_util.h"
+#include "iommu_floor/iommu_floor.h"
+
+#define IOVA_BASE	(64ULL * SZ_1G)
+
+#define ENOUGH		400000000ULL	/* ticks, after which nothing is repeated */
+#define REPEAT		7
+
+#define TRACING		"/sys/kernel/debug/tracing/"
+
+static const struct pci_want want_display = { .kind = { { 0x12341111, 0 } } };
+
+static int floor_fd = -1;
+
+static uint64_t ticks(void)
+{
+#ifdef __x86_64__
+	uint32_t lo, hi;
+
+	asm volatile("lfence; rdtsc; lfence" : "=a" (lo), "=d" (hi) : : "memory");
+	return (uint64_t)hi << 32 | lo;
+#else
+	return now_us() * 1000;
+#endif
+}
+
+static void figure(const char *bench, const char *kind, uint64_t x, uint64_t value)
+{
+	printf("%s.%s.%llu\t%llu\n", bench, kind, (unsigned long long)x,
+	       (unsigned long long)value);
+	fflush(stdout);
+}
+
+/* The process ends with a message, but the other benchmarks go on */
+#define need(cond)	VFIO_ASSERT_TRUE(!!(cond))
+
+/* The least of some values: the others were interrupted */
+struct least {
+	uint64_t value;
+	uint64_t sum;
+	unsigned int count;
+};
+
+static void least_add(struct least *l, uint64_t value)
+{
+	if (!l->count || value < l->value)
+		l->value = value;
+	l->sum += value;
+	l->count++;
+}
+
+static bool least_done(const struct least *l)
+{
+	return l->count >= REPEAT || l->sum > ENOUGH;
+}
+
+/*
+ * Device A, in whose domain memory is mapped, and B, whose memory it is
+ */
+struct setup {
+	struct iommu *iommu;
+	struct vfio_pci_device *a;
+	struct vfio_pci_device *b;
+	char bdf_a[BDF_LEN];
+	char bdf_b[BDF_LEN];
+	int bar;
+	uint64_t phys;
+	uint64_t size;
+};
+
+static void open_a(struct setup *s, const struct pci_want *want_b)
+{
+	need(pci_find(&want_edu, 0, s->bdf_a) >= 0);
+	s->bar = pci_find(want_b, 0, s->bdf_b);
+	need(s->bar >= 0);
+	need(!pci_bar(s->bdf_b, s->bar, &s->phys, &s->size));
+	s->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+	need(!dev_open(&s->a, s->bdf_a, s->iommu));
+}
+
+static void open_b(struct setup *s)
+{
+	need(!dev_open(&s->b, s->bdf_b, s->iommu));
+	vfio_pci_cmd_set(s->b, PCI_COMMAND_MEMORY);
+}
+
+/* The device with the largest memory that there is */
+static void open_large(struct setup *s)
+{
+	struct pci_want want = want_mem;
+	char bdf[BDF_LEN];
+
+	for (want.min_size = 1ULL << 40; want.min_size > SZ_1M; want.min_size /= 2)
+		if (pci_find(&want, 0, bdf) >= 0)
+			break;
+	open_a(s, &want);
+	open_b(s);
+}
+
+/* A display has no reset, so closing it takes no longer than it has to */
+static void open_display(struct setup *s)
+{
+	open_a(s, &want_display);
+	open_b(s);
+}
+
+static void close_both(struct setup *s)
+{
+	dev_close(&s->b);
+	dev_close(&s->a);
+	iommu_close(&s->iommu);
+}
+
+/*
+ * Address space for @size bytes that start @shift behind a multiple of 1 GiB; gives
+ * the start of it all, to be unmapped
+ */
+struct area {
+	void *start;
+	size_t len;
+	void *addr;
+};
+
+static void area_get(struct area *area, size_t size, size_t shift)
+{
+	area->len = size + shift + SZ_1G;
+	area->start = mmap(NULL, area->len, PROT_NONE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	need(area->start != MAP_FAILED);
+	area->addr = (void *)(((uintptr_t)area->start + SZ_1G - 1) & ~(SZ_1G - 1)) + shift;
+}
+
+static void area_put(struct area *area)
+{
+	munmap(area->start, area->len);
+}
+
+static void *map_bar(struct setup *s, struct area *area, size_t size, size_t shift,
+		     size_t offset)
+{
+	void *bar;
+
+	area_get(area, size, shift);
+	bar = bar_mmap_at(area->addr, s->b->fd, s->bar, PROT_READ | PROT_WRITE, offset, size);
+	need(bar);
+	return bar;
+}
+
+/* The range mapped and unmapped by nothing but the IOMMU's driver */
+static void measure_floor(struct setup *s, uint64_t iova, uint64_t phys, uint64_t size,
+			  struct least *map, struct least *unmap)
+{
+	unsigned int domain, bus, dev, fn;
+	struct iommu_floor floor = {
+		.iova = iova, .phys = phys, .size = size,
+	};
+	int fields;
+
+	if (floor_fd < 0)
+		return;
+	fields = sscanf(s->bdf_a, "%x:%x:%x.%x", &domain, &bus, &dev, &fn);
+	need(fields == 4);
+	floor.domain = domain;
+	floor.bus = bus;
+	floor.devfn = dev << 3 | fn;
+
+	do {
+		need(!ioctl(floor_fd, IOMMU_FLOOR_MEASURE, &floor));
+		least_add(map, floor.map);
+		least_add(unmap, floor.unmap);
+	} while (!least_done(map) || !least_done(unmap));
+}
+
+static void print_floor(const char *kind, uint64_t x, struct least *map, struct least *unmap)
+{
+	if (!map->count)
+		return;
+	figure("map_floor", kind, x, map->value);
+	figure("unmap_floor", kind, x, unmap->value);
+}
+
+/* MAP_DMA and UNMAP_DMA of one stretch of a BAR, by size and by alignment */
+static void bench_map(void)
+{
+	static const struct {
+		const char *name;
+		size_t vaddr;
+		size_t iova;
+		size_t offset;
+	} kinds[] = {
+		{ "aligned", 0, 0, 0 },
+		{ "vaddr", SZ_4K, 0, 0 },
+		{ "iova", 0, SZ_4K, 0 },
+		{ "offset", SZ_4K, SZ_4K, SZ_4K },
+	};
+	struct setup s;
+	uint64_t size;
+	size_t i;
+
+	open_large(&s);
+	for (i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
+		for (size = SZ_1M; size <= s.size; size *= 4) {
+			struct least map = {}, unmap = {}, floor_map = {}, floor_unmap = {};
+			uint64_t iova = IOVA_BASE + kinds[i].iova;
+			size_t len = size - kinds[i].offset;
+			uint64_t start, mapped, end;
+			struct area area;
+			long before, tables;
+			void *bar;
+
+			do {
+				bar = map_bar(&s, &area, len, kinds[i].vaddr, kinds[i].offset);
+				before = proc_page_tables_kb();
+				start = ticks();
+				need(!dma_map(s.iommu, iova, bar, len, DMA_RW));
+				mapped = ticks();
+				tables = proc_page_tables_kb() - before;
+				least_add(&map, mapped - start);
+				start = ticks();
+				need(dma_unmap(s.iommu, iova, len) == (int64_t)len);
+				end = ticks();
+				least_add(&unmap, end - start);
+				area_put(&area);
+			} while (!least_done(&map) || !least_done(&unmap));
+
+			measure_floor(&s, iova, s.phys + kinds[i].offset, len, &floor_map,
+				      &floor_unmap);
+			figure("map", kinds[i].name, size, map.value);
+			figure("unmap", kinds[i].name, size, unmap.value);
+			figure("page_tables_kb", kinds[i].name, size, tables);
+			print_floor(kinds[i].name, size, &floor_map, &floor_unmap);
+		}
+	}
+	close_both(&s);
+}
+
+/* One page, where nothing counts but what a call costs */
+static void bench_page(void)
+{
+	struct least map = {}, unmap = {}, null = {};
+	struct area area;
+	uint64_t start;
+	struct setup s;
+	void *mem;
+
+	open_display(&s);
+	do {
+		start = ticks();
+		ioctl(s.iommu->container_fd, VFIO_GET_API_VERSION);
+		least_add(&null, ticks() - start);
+	} while (!least_done(&null));
+	figure("ioctl", "none", 1, null.value);
+
+	mem = map_bar(&s, &area, SZ_4K, 0, 0);
+	do {
+		start = ticks();
+		need(!dma_map(s.iommu, IOVA_BASE, mem, SZ_4K, DMA_RW));
+		least_add(&map, ticks() - start);
+		start = ticks();
+		need(dma_unmap(s.iommu, IOVA_BASE, SZ_4K) == SZ_4K);
+		least_add(&unmap, ticks() - start);
+	} while (!least_done(&map));
+	figure("map", "page", SZ_4K, map.value);
+	figure("unmap", "page", SZ_4K, unmap.value);
+	area_put(&area);
+
+	memset(&map, 0, sizeof(map));
+	memset(&unmap, 0, sizeof(unmap));
+	measure_floor(&s, IOVA_BASE, s.phys, SZ_4K, &map, &unmap);
+	print_floor("page", SZ_4K, &map, &unmap);
+	close_both(&s);
+}
+
+/* How many stretches of contiguous memory it is; what mapping it costs depends on it */
+static uint64_t count_runs(void *mem, size_t size)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entry, last = 0, runs = 0;
+	size_t i;
+
+	need(fd >= 0);
+	for (i = 0; i < size / SZ_4K; i++) {
+		need(pread(fd, &entry, sizeof(entry), ((uintptr_t)mem / SZ_4K + i) * 8) == 8);
+		entry &= (1ULL << 55) - 1;
+		if (entry != last + 1)
+			runs++;
+		last = entry;
+	}
+	close(fd);
+
+	return runs;
+}
+
+static void measure_ram(struct setup *s, const char *kind, void *mem, size_t size)
+{
+	struct least map = {}, unmap = {};
+	uint64_t start;
+
+	do {
+		start = ticks();
+		need(!dma_map(s->iommu, IOVA_BASE, mem, size, DMA_RW));
+		least_add(&map, ticks() - start);
+		start = ticks();
+		need(dma_unmap(s->iommu, IOVA_BASE, size) == (int64_t)size);
+		least_add(&unmap, ticks() - start);
+	} while (!least_done(&map));
+	figure("ram_map", kind, size, map.value);
+	figure("ram_unmap", kind, size, unmap.value);
+	figure("ram_runs", kind, size, count_runs(mem, size));
+}
+
+/* Ordinary memory: a page, huge pages, small ones, and such as never adjoin */
+static void bench_ram(void)
+{
+	size_t size = 64 * SZ_1M, i;
+	struct area area;
+	struct setup s;
+	void *mem;
+	int fd;
+
+	open_display(&s);
+
+	mem = ram_alloc(SZ_4K);
+	need(mem);
+	measure_ram(&s, "page", mem, SZ_4K);
+
+	area_get(&area, size, 0);
+	mem = mmap(area.addr, size, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	need(mem != MAP_FAILED);
+	need(!madvise(mem, size, MADV_HUGEPAGE));
+	memset(mem, 1, size);
+	measure_ram(&s, "huge", mem, size);
+
+	/* The very same, mapped by pages: what of it adjoins does not depend on luck */
+	for (i = 0; i < size; i += SZ_2M) {
+		need(!mprotect(mem + i, SZ_4K, PROT_READ));
+		need(!mprotect(mem + i, SZ_4K, PROT_READ | PROT_WRITE));
+	}
+	measure_ram(&s, "small", mem, size);
+	area_put(&area);
+
+	size = SZ_16M;
+	fd = syscall(SYS_memfd_create, "bench", 0);
+	need(fd >= 0 && !ftruncate(fd, 2 * size));
+	mem = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+	need(mem != MAP_FAILED);
+	munmap(mem, 2 * size);
+	area_get(&area, size, 0);
+	for (i = 0; i < size; i += SZ_4K) {
+		mem = mmap(area.addr + i, SZ_4K, PROT_READ | PROT_WRITE,
+			   MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd, 2 * i);
+		need(mem != MAP_FAILED);
+		mmio_write32(mem, 1);
+	}
+	measure_ram(&s, "scattered", area.addr, size);
+	area_put(&area);
+	close(fd);
+
+	close_both(&s);
+}
+
+/* One mapping over many vmas, of which no two adjoin in the BAR */
+static void bench_vmas(void)
+{
+	unsigned int count, i;
+	struct area area;
+	struct setup s;
+	uint64_t start;
+
+	open_display(&s);
+	for (count = 1; count <= 4096 && count * SZ_4K <= s.size; count *= 4) {
+		size_t len = count * SZ_4K;
+		struct least map = {}, unmap = {};
+
+		do {
+			area_get(&area, len, 0);
+			for (i = 0; i < count; i++)
+				need(bar_mmap_at(area.addr + i * SZ_4K, s.b->fd, s.bar,
+						 PROT_READ | PROT_WRITE,
+						 (count - 1 - i) * SZ_4K, SZ_4K));
+			start = ticks();
+			need(!dma_map(s.iommu, IOVA_BASE, area.addr, len, DMA_RW));
+			least_add(&map, ticks() - start);
+			start = ticks();
+			need(dma_unmap(s.iommu, IOVA_BASE, len) == (int64_t)len);
+			least_add(&unmap, ticks() - start);
+			area_put(&area);
+		} while (!least_done(&map));
+		figure("map", "vmas", count, map.value);
+		figure("unmap", "vmas", count, unmap.value);
+	}
+	close_both(&s);
+}
+
+/* @count mappings of a page each, in steps of two, of memory that repeats */
+static void map_many(struct setup *s, uint64_t iova, void *mem, size_t size,
+		     unsigned int count)
+{
+	unsigned int i;
+
+	for (i = 0; i < count; i++) {
+		void *page = mem + i * SZ_4K % size;
+
+		need(!dma_map(s->iommu, iova + i * 2 * SZ_4K, page, SZ_4K, DMA_RW));
+	}
+}
+
+/* Many mappings: to unmap each, and to close the device instead */
+static void bench_release(void)
+{
+	static const unsigned int counts[] = {
+		0, 1, 10, 100, 1000, 3750, 7500, 15000, 30000, 60000
+	};
+	unsigned int n, count;
+	struct area area;
+	uint64_t start;
+	struct setup s;
+	void *bar;
+	size_t i;
+
+	for (i = 0; i < sizeof(counts) / sizeof(*counts); i++) {
+		struct least release = {};
+
+		count = counts[i];
+		do {
+			open_display(&s);
+			bar = map_bar(&s, &area, SZ_1M, 0, 0);
+			if (count && !release.count) {
+				start = ticks();
+				map_many(&s, IOVA_BASE, bar, SZ_1M, count);
+				figure("map", "each", count, ticks() - start);
+				start = ticks();
+				for (n = 0; n < count; n++)
+					need(dma_unmap(s.iommu, IOVA_BASE + n * 2 * SZ_4K,
+						       SZ_4K) == SZ_4K);
+				figure("unmap", "each", count, ticks() - start);
+			}
+			map_many(&s, IOVA_BASE, bar, SZ_1M, count);
+			area_put(&area);
+			start = ticks();
+			dev_close_fd(s.b);
+			least_add(&release, ticks() - start);
+			close_both(&s);
+		} while (release.count < 3 && count <= 1000);
+		figure("release", "close", count, release.value);
+	}
+}
+
+/* A device with 100 mappings is closed; the container has others, of RAM */
+static void bench_others(void)
+{
+	static const unsigned int counts[] = { 0, 100, 1000, 10000, 60000 };
+	struct area area;
+	uint64_t start;
+	struct setup s;
+	void *bar, *ram;
+	size_t i;
+
+	ram = ram_alloc(SZ_1M);
+	need(ram);
+	for (i = 0; i < sizeof(counts) / sizeof(*counts); i++) {
+		open_display(&s);
+		map_many(&s, 2 * IOVA_BASE, ram, SZ_1M, counts[i]);
+		bar = map_bar(&s, &area, SZ_1M, 0, 0);
+		map_many(&s, IOVA_BASE, bar, SZ_1M, 100);
+		area_put(&area);
+		start = ticks();
+		dev_close_fd(s.b);
+		figure("release", "others", counts[i], ticks() - start);
+		close_both(&s);
+	}
+}
+
+/*
+ * A BAR that many processes have mapped is disabled
+ */
+#define PROCESSES	64
+#define VMA_SIZE	(4 * SZ_4K)
+
+static void child_maps(struct setup *s, unsigned int vmas, int ready, int go)
+{
+	unsigned int i;
+	char c = 0;
+
+	die_with_parent();
+	for (i = 0; i < vmas; i++) {
+		void *bar = bar_mmap(s->b->fd, s->bar, PROT_READ, i * VMA_SIZE % s->size,
+				     VMA_SIZE);
+
+		if (!bar)
+			_exit(1);
+		mmio_read32(bar);
+	}
+	if (write(ready, &c, 1) != 1 || read(go, &c, 1) < 0)
+		_exit(1);
+	_exit(0);
+}
+
+static uint64_t disable_memory(struct vfio_pci_device *dev)
+{
+	u16 cmd = vfio_pci_config_readw(dev, PCI_COMMAND);
+	uint64_t start = ticks();
+
+	vfio_pci_config_writew(dev, PCI_COMMAND, cmd & ~PCI_COMMAND_MEMORY);
+	return ticks() - start;
+}
+
+static uint64_t measure_disable(struct setup *s, unsigned int vmas)
+{
+	unsigned int i, children = vmas < PROCESSES ? vmas : PROCESSES;
+	int ready[2], go[2], status;
+	uint64_t value;
+	char c;
+
+	need(!pipe(ready) && !pipe(go));
+	for (i = 0; i < children; i++) {
+		pid_t pid = fork();
+
+		need(pid >= 0);
+		if (!pid) {
+			close(go[1]);
+			child_maps(s, vmas / children, ready[1], go[0]);
+		}
+	}
+	for (i = 0; i < children; i++)
+		need(read(ready[0], &c, 1) == 1);
+	value = disable_memory(s->b);
+	vfio_pci_cmd_set(s->b, PCI_COMMAND_MEMORY);
+	close(go[1]);
+	for (i = 0; i < children; i++)
+		need(wait(&status) > 0 && !status);
+	close(ready[0]);
+	close(ready[1]);
+	close(go[0]);
+
+	return value;
+}
+
+static void bench_disable(void)
+{
+	unsigned int vmas;
+	struct setup s;
+
+	open_display(&s);
+	for (vmas = 1; vmas <= 4096; vmas *= 4) {
+		struct least disable = {};
+
+		do {
+			least_add(&disable, measure_disable(&s, vmas));
+		} while (disable.count < 3);
+		figure("disable", "vmas", vmas, disable.value);
+	}
+	close_both(&s);
+}
+
+/*
+ * Faults
+ */
+static uint64_t touch(void *mem, size_t size, size_t step)
+{
+	uint64_t start = ticks();
+	size_t i;
+
+	for (i = 0; i < size; i += step)
+		mmio_read32(mem + i);
+	return ticks() - start;
+}
+
+static void bench_fault(void)
+{
+	static const struct {
+		const char *name;
+		size_t step;
+	} kinds[] = {
+		{ "first", -1UL / 4 }, { "sparse", SZ_2M }, { "all", SZ_4K },
+	};
+	static const size_t sizes[] = { SZ_4K, SZ_64K, SZ_2M, 64 * SZ_1M, SZ_1G };
+	struct area area;
+	struct setup s;
+	size_t i, j;
+	void *bar;
+
+	open_large(&s);
+	for (i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
+		for (j = 0; j < sizeof(sizes) / sizeof(*sizes); j++) {
+			struct least fault = {};
+
+			if (sizes[j] > s.size)
+				continue;
+			do {
+				bar = map_bar(&s, &area, sizes[j], 0, 0);
+				least_add(&fault, touch(bar, sizes[j], kinds[i].step));
+				area_put(&area);
+				/* Let it not be always the same one that finds no page at hand */
+				need(ram_alloc(SZ_4K));
+			} while (!least_done(&fault));
+			figure("fault", kinds[i].name, sizes[j], fault.value);
+		}
+	}
+	close_both(&s);
+}
+
+#define THREADS		8
+
+static struct {
+	pthread_barrier_t barrier;
+	unsigned int count;
+	void *bar;
+	size_t size;
+	size_t step;
+	bool same;
+} crowd;
+
+static void *crowd_thread(void *arg)
+{
+	size_t size = crowd.size, n = (uintptr_t)arg;
+	void *bar = crowd.bar;
+
+	if (!crowd.same) {
+		size /= crowd.count;
+		bar += n * size;
+	}
+	pthread_barrier_wait(&crowd.barrier);
+	touch(bar, size, crowd.step);
+	pthread_barrier_wait(&crowd.barrier);
+	return NULL;
+}
+
+/* All of them together, from the moment they start to the one the last is through */
+static uint64_t measure_crowd(struct setup *s, unsigned int count, size_t size, bool same)
+{
+	pthread_t thread[THREADS];
+	struct area area;
+	uint64_t start;
+	uintptr_t i;
+
+	crowd.bar = map_bar(s, &area, size, 0, 0);
+	crowd.count = count;
+	crowd.size = size;
+	crowd.step = SZ_4K;
+	crowd.same = same;
+	need(!pthread_barrier_init(&crowd.barrier, NULL, count + 1));
+	for (i = 0; i < count; i++)
+		need(!pthread_create(&thread[i], NULL, crowd_thread, (void *)i));
+	/* Until they are all at the barrier */
+	usleep(20000);
+	start = ticks();
+	pthread_barrier_wait(&crowd.barrier);
+	pthread_barrier_wait(&crowd.barrier);
+	start = ticks() - start;
+	for (i = 0; i < count; i++)
+		pthread_join(thread[i], NULL);
+	pthread_barrier_destroy(&crowd.barrier);
+	area_put(&area);
+
+	return start;
+}
+
+static void bench_threads(void)
+{
+	unsigned int count;
+	struct setup s;
+
+	open_large(&s);
+	for (count = 1; count <= THREADS; count++) {
+		struct least apart = {}, same = {};
+
+		do {
+			least_add(&apart, measure_crowd(&s, count, 64 * SZ_1M, false));
+			least_add(&same, measure_crowd(&s, count, SZ_2M, true));
+		} while (!least_done(&apart));
+		figure("fault", "threads", count, apart.value);
+		figure("fault", "same", count, same.value);
+	}
+	close_both(&s);
+}
+
+/*
+ * Memory, as the kernel's tracepoints tell: what is allocated and not freed again
+ */
+struct object {
+	unsigned long long ptr;
+	unsigned long size;
+};
+
+static struct object objects[65536];
+static size_t objects_count;
+
+static void object_line(const char *line)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_CONF);
+	unsigned long long ptr;
+	unsigned long size;
+	const char *p, *q;
+	size_t i;
+
+	p = strstr(line, " ptr=");
+	if (!p || sscanf(p, " ptr=%llx", &ptr) != 1)
+		return;
+
+	if (strstr(line, "free")) {
+		for (i = objects_count; i-- > 0;) {
+			if (objects[i].ptr != ptr)
+				continue;
+			objects[i] = objects[--objects_count];
+			break;
+		}
+		return;
+	}
+
+	q = strstr(line, " bytes_alloc=");
+	if (strstr(line, "percpu_alloc_percpu")) {
+		q = strstr(line, " size=");
+		if (!q || sscanf(q, " size=%lu", &size) != 1)
+			return;
+		size *= cpus;
+	} else if (!q || sscanf(q, " bytes_alloc=%lu", &size) != 1) {
+		return;
+	}
+	if (objects_count < sizeof(objects) / sizeof(*objects))
+		objects[objects_count++] = (struct object){ .ptr = ptr, .size = size };
+}
+
+static void trace_start(void)
+{
+	static const char *const events[] = {
+		"kmem/kmalloc", "kmem/kmalloc_node", "kmem/kmem_cache_alloc",
+		"kmem/kmem_cache_alloc_node", "kmem/kfree", "kmem/kmem_cache_free",
+		"percpu/percpu_alloc_percpu", "percpu/percpu_free_percpu",
+	};
+	char path[128];
+	size_t i;
+	int fd;
+
+	write_text(TRACING "buffer_size_kb", "16384");
+	for (i = 0; i < sizeof(events) / sizeof(*events); i++) {
+		/* Newer kernels have fewer of them */
+		snprintf(path, sizeof(path), TRACING "events/%s/enable", events[i]);
+		write_text(path, "1");
+	}
+	/* That alone empties it */
+	fd = open(TRACING "trace", O_WRONLY | O_TRUNC | O_CLOEXEC);
+	need(fd >= 0);
+	close(fd);
+	need(!write_text(TRACING "tracing_on", "1"));
+}
+
+/* Bytes since the start, once what is freed late has been */
+static uint64_t trace_stop(void)
+{
+	uint64_t sum = 0;
+	char line[1024];
+	size_t i;
+	FILE *f;
+
+	usleep(200000);
+	write_text(TRACING "tracing_on", "0");
+	f = fopen(TRACING "trace", "re");
+	need(f);
+	objects_count = 0;
+	while (fgets(line, sizeof(line), f))
+		if (line[0] != '#')
+			object_line(line);
+	fclose(f);
+	for (i = 0; i < objects_count; i++)
+		sum += objects[i].size;
+
+	return sum;
+}
+
+static void bench_memory(void)
+{
+	const unsigned int count = 1000;
+	struct setup s;
+	struct area area;
+	void *bar, *ram;
+
+	if (access(TRACING "events/kmem", F_OK))
+		return;
+
+	open_a(&s, &want_display);
+	if (pci_bound_to_vfio(s.bdf_b))
+		need(!pci_unbind(s.bdf_b));
+
+	trace_start();
+	need(!pci_bind_vfio(s.bdf_b));
+	figure("bytes", "bind", 1, trace_stop());
+
+	trace_start();
+	open_b(&s);
+	figure("bytes", "open", 1, trace_stop());
+
+	bar = map_bar(&s, &area, SZ_1M, 0, 0);
+	ram = ram_alloc(SZ_1M);
+	/* Page tables of the IOMMU are not counted; these are in place, then */
+	trace_start();
+	need(!dma_map(s.iommu, IOVA_BASE - SZ_1M, bar, SZ_4K, DMA_RW));
+	figure("bytes", "first", 1, trace_stop());
+
+	trace_start();
+	map_many(&s, IOVA_BASE, bar, SZ_1M, count);
+	figure("bytes", "mappings", count, trace_stop());
+
+	trace_start();
+	map_many(&s, 2 * IOVA_BASE, ram, SZ_1M, count);
+	figure("bytes", "ram_mappings", count, trace_stop());
+	area_put(&area);
+	close_both(&s);
+}
+
+static const struct {
+	const char *name;
+	void (*run)(void);
+} benches[] = {
+	{ "map", bench_map },
+	{ "page", bench_page },
+	{ "ram", bench_ram },
+	{ "vmas", bench_vmas },
+	{ "release", bench_release },
+	{ "others", bench_others },
+	{ "disable", bench_disable },
+	{ "fault", bench_fault },
+	{ "threads", bench_threads },
+	{ "memory", bench_memory },
+};
+
+static bool asked_for(const char *name, int argc, char **argv)
+{
+	int i;
+
+	for (i = 1; i < argc; i++)
+		if (!strcmp(name, argv[i]))
+			return true;
+
+	return argc < 2;
+}
+
+static void load_floor(void)
+{
+	int fd = open("iommu_floor.ko", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST)
+		fprintf(stderr, "iommu_floor.ko: %s\n", strerror(errno));
+	close(fd);
+	floor_fd = open("/dev/" IOMMU_FLOOR_DEV, O_RDWR | O_CLOEXEC);
+}
+
+/* One child for each, so that the others are measured whatever becomes of it */
+int main(int argc, char **argv)
+{
+	int status, failed = 0;
+	size_t i;
+	pid_t pid;
+
+	load_floor();
+	for (i = 0; i < sizeof(benches) / sizeof(*benches); i++) {
+		if (!asked_for(benches[i].name, argc, argv))
+			continue;
+
+		pid = fork();
+		if (!pid) {
+			die_with_parent();
+			benches[i].run();
+			_exit(0);
+		}
+		if (pid < 0 || waitpid(pid, &status, 0) != pid)
+			return 1;
+		if (status) {
+			fprintf(stderr, "%s: ended with status 0x%x\n", benches[i].name, status);
+			failed = 1;
+		}
+	}
+
+	return failed;
+}

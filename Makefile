@@ -4,6 +4,8 @@
 # make matrix		the same table for all kernels
 # make test		everything that says whether the series is right: on one kernel
 #			if BASE is given, else on the first, and the core on the others
+# make bench		what mapping a BAR costs: stock, patched, and the IOMMU alone, in
+#			instructions; writes docs/bench/BASE, in half an hour or so
 # make compose		a git tree with a commit a patch, to build and to edit
 # make writeback	the edited commits back to series/ and linux/
 # make series		the whole series as one folder for git am
@@ -15,17 +17,19 @@
 # ONLY="WORD..."	make test: only these stages, tests or groups of lab/tests.list
 # FORCE=1		make compose: drop edits that were not written back
 # REFRESH=1		look for a newer package of the source
-# RESUME=1		make proof: keep the results that there are
+# RESUME=1		make proof, make bench: keep the results that there are
+# RUNS=2		make bench: how often to measure everything
+# LARGE=16G		make bench: the size of the BAR
 
 bases := $(shell ls series | sort -V)
 given := $(BASE)
 BASE ?= $(firstword $(bases))
-export KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME FLAVOR JOBS
+export KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS
 
 # An empty variable is one that is not set.
-unexport $(foreach v,KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME FLAVOR JOBS,$(if $($v),,$v))
+unexport $(foreach v,KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS,$(if $($v),,$v))
 
-.PHONY: help run matrix test deps fetch compose writeback series stock patched build \
+.PHONY: help run matrix bench test deps fetch compose writeback series stock patched build \
 	selftests check spin proof clean distclean
 .NOTPARALLEL:
 
@@ -37,6 +41,9 @@ run:
 
 matrix:
 	@lab/run.sh $(bases)
+
+bench:
+	@lab/bench.sh '$(BASE)'
 
 test:
 	@lab/test.sh '$(given)'

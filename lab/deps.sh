@@ -1,18 +1,19 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Usage: deps.sh [run|test]
+# Usage: deps.sh [run|bench|test]
 #
 # Make sure that the packages in lab/packages are installed: those to build and run
-# the kernels, or also those to test the series.  As root they are installed;
-# anybody else is told the command.
+# the kernels, also those to measure them, or also those to test the series.  As root
+# they are installed; anybody else is told the command.
 
 . "$(dirname "$0")/lib.sh"
 
 case ${1:-test} in
 run)	kinds=run ;;
-test)	kinds='run|test' ;;
-*)	die "usage: deps.sh [run|test]" ;;
+bench)	kinds='run|bench' ;;
+test)	kinds='run|bench|test' ;;
+*)	die "usage: deps.sh [run|bench|test]" ;;
 esac
 
 mapfile -t wanted < <(awk -v kinds="^($kinds)\$" '$1 ~ kinds { print $2 }' "$TOP/lab/packages")

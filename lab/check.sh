@@ -368,7 +368,7 @@ build()
 	check_symbols || return 1
 	# Modules among the selftests; without a vmlinux their symbols are unknown.
 	[[ -d $SRC/$SELFTESTS && $OBJ == *x86* ]] || return 0
-	find "$SRC/$SELFTESTS" -name Makefile -exec grep -l '^obj-m' {} + | while read -r makefile; do
+	{ grep -rl --include=Makefile '^obj-m' "$SRC/$SELFTESTS" || :; } | while read -r makefile; do
 		rm -rf "$WORK/module"
 		cp -r "$(dirname "$makefile")" "$WORK/module" || return 1
 		kmake W=1 KBUILD_MODPOST_WARN=1 M="$WORK/module" modules || return 1

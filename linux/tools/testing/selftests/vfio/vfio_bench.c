@@ -851,26 +851,14 @@ static const struct {
 	{ "memory", bench_memory },
 };
 
-static bool asked_for(const char *name, int argc, char **argv)
-{
-	int i;
-
-	for (i = 1; i < argc; i++)
-		if (!strcmp(name, argv[i]))
-			return true;
-
-	return argc < 2;
-}
-
 static void load_floor(void)
 {
-	int fd = open("iommu_floor.ko", O_RDONLY | O_CLOEXEC);
+	int ret = module_load("iommu_floor.ko");
 
-	if (fd < 0)
+	if (ret == -ENOENT)
 		return;
-	if (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST)
-		fprintf(stderr, "iommu_floor.ko: %s\n", strerror(errno));
-	close(fd);
+	if (ret && ret != -EEXIST)
+		fprintf(stderr, "iommu_floor.ko: %s\n", strerror(-ret));
 	floor_fd = open("/dev/" IOMMU_FLOOR_DEV, O_RDWR | O_CLOEXEC);
 }
 

@@ -370,8 +370,7 @@ DMA_TEST(mapping_that_fails_half_way_leaves_nothing)
 	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR + SZ_64K, 0));
 
 	/* The device goes without a trace of the attempt, and can come back */
-	munmap(area, 2 * SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, area, 2 * SZ_64K);
 	EXPECT_EQ(0, p2p_open_peer(&self->p));
 }
 

@@ -129,8 +129,7 @@ FAULT_TEST(map_unwinds_from_every_failed_allocation)
 		}
 
 		/* And the release works, whether the mapping was made or not */
-		munmap(area, 3 * SZ_64K);
-		dev_close(&self->p.b);
+		p2p_release(&self->p, area, 3 * SZ_64K);
 		left += iommu_lookup(self->p.bdf_a, IOVA_BAR + SZ_64K, NULL) == 1;
 		left += dma_avail(self->p.iommu) != avail;
 	}
@@ -213,8 +212,7 @@ FAULT_TEST(open_unwinds_from_every_failed_allocation)
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
 	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
-	munmap(bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, bar, SZ_64K);
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 }

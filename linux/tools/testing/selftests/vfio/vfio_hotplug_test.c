@@ -105,8 +105,7 @@ PLUG_TEST(unbind_after_close)
 
 	self->bar = map_peer(_metadata, &self->p);
 	snprintf(dir, sizeof(dir), "/sys/bus/pci/drivers/vfio-pci");
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 
 	ASSERT_EQ(0, action_start(&a, dir, "unbind", self->p.bdf_b));
 	ASSERT_TRUE(action_done(&a, 30000));
@@ -136,8 +135,7 @@ PLUG_TEST(unbind_before_close)
 	EXPECT_EQ(0, bus_read32(self->bar, NULL));
 	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + SZ_1M, self->bar, SZ_64K, DMA_RW));
 
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 	ASSERT_TRUE(action_done(&a, 30000));
 	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, 2 * SZ_1M));
@@ -156,8 +154,7 @@ PLUG_TEST(remove_and_rescan)
 	snprintf(dir, sizeof(dir), "/sys/bus/pci/devices/%s", self->p.bdf_b);
 	munmap(self->p.window, SZ_1M);
 	self->p.window = NULL;
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 
 	ASSERT_EQ(0, action_start(&a, dir, "remove", "1"));
 	ASSERT_TRUE(action_done(&a, 30000));
@@ -254,8 +251,7 @@ PLUG_TEST(slot_power_off_after_close)
 	bar = p2p_bar(&self->p, 0, SZ_4K);
 	ASSERT_NE(NULL, bar);
 	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_4K, DMA_RW));
-	munmap(bar, SZ_4K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, bar, SZ_4K);
 
 	lockdep_proves(false);
 	ASSERT_EQ(0, action_start(&a, slot, "power", "0"));

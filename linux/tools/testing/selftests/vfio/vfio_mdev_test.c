@@ -21,7 +21,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "../kselftest_harness.h"
@@ -67,13 +66,10 @@ FIXTURE_VARIANT_ADD(mdev, ram_beside_bar) { .mixed = true, .pin_ram = true };
 /* Unless it is there already.  The first test to find the file loads it. */
 static void load_module(void)
 {
-	int fd = open("mdev_pin.ko", O_RDONLY | O_CLOEXEC);
+	int ret = module_load("mdev_pin.ko");
 
-	if (fd < 0)
-		return;
-	if (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST)
-		perror("# mdev_pin.ko");
-	close(fd);
+	if (ret && ret != -ENOENT && ret != -EEXIST)
+		printf("# mdev_pin.ko: %s\n", strerror(-ret));
 }
 
 static bool find_type(char *create, size_t len)
@@ -195,13 +191,6 @@ FIXTURE_TEARDOWN(mdev)
 	tear_down(self);
 }
 
-/* Give B up: every reference to it that this process has */
-static void release_peer(struct _test_data_mdev *self)
-{
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
-}
-
 /* In a container that it has to itself at first */
 static void open_alone(struct __test_metadata *_metadata, struct _test_data_mdev *self)
 {
@@ -295,6 +284,17 @@ static void expect_kept(struct __test_metadata *_metadata, struct _test_data_mde
 	EXPECT_EQ(self->locked, proc_locked_kb());
 }
 
+/* Where no IOMMU maps it, the pin is the only use of the memory, and goes if it is B's */
+static void release_only_pinned(struct __test_metadata *_metadata, struct _test_data_mdev *self,
+				const struct _fixture_variant_mdev *variant)
+{
+	p2p_release(&self->p, self->bar, SZ_64K);
+	if (pins_bar(self, variant))
+		expect_dropped(_metadata, self, variant, self->iommu);
+	else
+		expect_kept(_metadata, self, variant, self->iommu);
+}
+
 /* D9: a container of its own, without an IOMMU: the pin is the only use of the memory */
 TEST_F_TIMEOUT(mdev, release_drops_what_is_only_pinned, 120)
 {
@@ -305,11 +305,7 @@ TEST_F_TIMEOUT(mdev, release_drops_what_is_only_pinned, 120)
 	map_and_pin(_metadata, self, variant, self->iommu);
 	EXPECT_EQ(self->locked + pin_kb(variant), proc_locked_kb());
 
-	release_peer(self);
-	if (pins_bar(self, variant))
-		expect_dropped(_metadata, self, variant, self->iommu);
-	else
-		expect_kept(_metadata, self, variant, self->iommu);
+	release_only_pinned(_metadata, self, variant);
 }
 
 /* D9, D4: mapped to an IOMMU too */
@@ -323,7 +319,7 @@ TEST_F_TIMEOUT(mdev, release_drops_what_is_pinned_and_mapped, 120)
 	EXPECT_EQ(self->locked + area_kb(variant), proc_locked_kb());
 	EXPECT_EQ(1, p2p_lands(&self->p, self->bar_iova, 0));
 
-	release_peer(self);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, self->bar_iova, NULL));
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, self->pin_iova, NULL));
@@ -347,7 +343,7 @@ TEST_F_TIMEOUT(mdev, unmap_unpins, 120)
 	EXPECT_EQ(can_pin(self, variant), info.told);
 	EXPECT_EQ(self->locked, proc_locked_kb());
 
-	release_peer(self);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	expect_dropped(_metadata, self, variant, self->iommu);
 }
 
@@ -371,7 +367,7 @@ TEST_F_TIMEOUT(mdev, pin_of_disabled_memory_is_refused, 120)
 	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
 	EXPECT_EQ(can_pin(self, variant) ? 0 : -EINVAL, pin(self->mdev, self->pin_iova));
 
-	release_peer(self);
+	p2p_release(&self->p, self->bar, SZ_64K);
 }
 
 /* D9, D7, D3: not mapped to any IOMMU, until a group joins that has one */
@@ -390,7 +386,7 @@ TEST_F_TIMEOUT(mdev, group_that_joins_later_gets_the_bar_mapped, 120)
 			       self->p.phys + SZ_64K - SZ_4K));
 	EXPECT_EQ(self->locked + area_kb(variant), proc_locked_kb());
 
-	release_peer(self);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	EXPECT_NE(1, iommu_lookup(bdf, IOVA_BAR, NULL));
 	EXPECT_NE(1, iommu_lookup(bdf, self->bar_iova, NULL));
 	expect_dropped(_metadata, self, variant, self->iommu);
@@ -420,11 +416,7 @@ TEST_F_TIMEOUT(mdev, group_that_leaves_keeps_the_pin, 120)
 			ASSERT_EQ(0, dev_open(&late, bdf, self->iommu));
 	}
 
-	release_peer(self);
-	if (pins_bar(self, variant))
-		expect_dropped(_metadata, self, variant, self->iommu);
-	else
-		expect_kept(_metadata, self, variant, self->iommu);
+	release_only_pinned(_metadata, self, variant);
 }
 
 /* B2, D10: a bus driver that has not opted in */

@@ -120,8 +120,7 @@ static void measure_release(void)
 	}
 
 	fact("p2p_dma", "%s", p2p_lands(&p, IOVA_BAR, 0) == 1 ? "works" : "fails");
-	munmap(bar, SZ_1M);
-	dev_close(&p.b);
+	p2p_release(&p, bar, SZ_1M);
 	fact("iommu_after_close", "%s", mapped(iommu_lookup(p.bdf_a, IOVA_BAR, NULL)));
 	fact("dma_after_release", "%s", landed(p2p_lands(&p, IOVA_BAR, 0)));
 
@@ -303,8 +302,7 @@ static void measure_two_containers(void)
 		fact(name, "n/a (cannot map)");
 		return;
 	}
-	munmap(bar, SZ_64K);
-	dev_close(&p.b);
+	p2p_release(&p, bar, SZ_64K);
 	fact(name, "%s", dma_unmap(p.iommu, IOVA_BAR, SZ_64K) ? "stays" : "dropped");
 }
 
@@ -549,17 +547,6 @@ static const struct {
 	{ "time", measure_time },
 	{ "scale", measure_release_scale },
 };
-
-static bool asked_for(const char *name, int argc, char **argv)
-{
-	int i;
-
-	for (i = 1; i < argc; i++)
-		if (!strcmp(name, argv[i]))
-			return true;
-
-	return argc < 2;
-}
 
 /* One child for each, so that the others are measured whatever becomes of it */
 int main(int argc, char **argv)

@@ -255,8 +255,7 @@ RACE_TEST(unmap_racing_release)
 						     STRIDE, DMA_RW));
 		ASSERT_EQ(0, crowd_start(&c, crowd_unmap));
 		nap(round);
-		munmap(c.bar, STRIDE);
-		dev_close(&self->p.b);
+		p2p_release(&self->p, c.bar, STRIDE);
 		left += iommu_lookup(self->p.bdf_a, crowd_iova(&c, THREADS - 1, c.slots - 1),
 				     NULL) == 1;
 		left += dma_avail(self->p.iommu) != avail;
@@ -356,8 +355,7 @@ RACE_TEST(groups_come_and_go_during_release)
 			ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + i * STRIDE,
 					     bar + i * STRIDE, STRIDE, DMA_RW));
 		nap(round);
-		munmap(bar, SZ_1M);
-		dev_close(&self->p.b);
+		p2p_release(&self->p, bar, SZ_1M);
 		EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 		EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_1M));
 	}
@@ -629,8 +627,7 @@ RACE_TEST(device_is_reopened_at_once)
 		bar = p2p_bar(&self->p, 0, SZ_64K);
 		ASSERT_NE(NULL, bar);
 		ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
-		munmap(bar, SZ_64K);
-		dev_close(&self->p.b);
+		p2p_release(&self->p, bar, SZ_64K);
 	}
 }
 
@@ -685,8 +682,7 @@ RACE_TEST(map_and_release_racing_the_end_of_a_registration)
 		usleep(990000 + round * 3000);
 		if (round & 1)
 			ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
-		munmap(bar, SZ_64K);
-		dev_close(&self->p.b);
+		p2p_release(&self->p, bar, SZ_64K);
 		EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 		EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 	}
@@ -715,8 +711,7 @@ RACE_TEST(release_of_thousands_of_mappings)
 			ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + n * 2 * SZ_4K,
 					     bar + n % 256 * SZ_4K, SZ_4K, DMA_RW));
 		mapped = now_us();
-		munmap(bar, SZ_1M);
-		dev_close(&self->p.b);
+		p2p_release(&self->p, bar, SZ_1M);
 		released = now_us();
 		printf("# %5u mappings: %6.1f us to map and %6.1f us to release one\n", n,
 		       (double)(mapped - start) / n, (double)(released - mapped) / n);
@@ -758,8 +753,7 @@ RACE_TEST(map_racing_the_end_of_the_container)
 	EXPECT_EQ(0, ret);
 	crowd_judge(_metadata, &c);
 
-	munmap(c.bar, STRIDE);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, c.bar, STRIDE);
 	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, THREADS * c.slots * STRIDE));
 	iommu_cleanup(iommu);
 }

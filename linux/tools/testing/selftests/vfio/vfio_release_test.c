@@ -122,8 +122,7 @@ RELEASE_TEST(mapping_stays_until_the_last_open_is_closed)
 	dup_fd = dup(second);
 	ASSERT_LE(0, dup_fd);
 
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	EXPECT_NE(0, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 	close(second);
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
@@ -182,8 +181,7 @@ RELEASE_TEST(iova_can_be_mapped_again_at_once)
 
 	ASSERT_NE(NULL, ram);
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 
 	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, ram, SZ_64K, DMA_RW));
 	ret = iommu_lookup(self->p.bdf_a, IOVA_BAR, &phys);
@@ -213,8 +211,7 @@ RELEASE_TEST(entry_limit_is_given_back)
 				     DMA_RW));
 	EXPECT_EQ(before - 10, dma_avail(self->p.iommu));
 
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	EXPECT_EQ(before, dma_avail(self->p.iommu));
 }
 
@@ -243,8 +240,7 @@ RELEASE_TEST(ram_beside_a_bar_goes_with_it_and_is_uncharged)
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_64K, 0x600d));
 	EXPECT_EQ(0x600d, *(uint32_t *)(area + 2 * SZ_64K));
 
-	munmap(bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, bar, SZ_64K);
 
 	EXPECT_EQ(before, proc_locked_kb());
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_64K, 0xbad));
@@ -312,8 +308,7 @@ RELEASE_TEST(release_while_dirty_pages_are_tracked)
 		SKIP(return, "the container cannot track dirty pages");
 
 	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + SZ_1M, self->bar, SZ_64K, DMA_RW));
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + SZ_1M, NULL));
 	expect_gone(_metadata, &self->p, IOVA_BAR, 2 * SZ_1M, 0);
 	EXPECT_EQ(0, dma_track_dirty(self->p.iommu, false));
@@ -350,8 +345,7 @@ RELEASE_TEST(unmap_of_everything_takes_device_memory_too)
 
 	/* The device is still open, and looked after */
 	iommu_map(self->p.iommu, &region);
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 	EXPECT_EQ(avail, dma_avail(self->p.iommu));
 }
@@ -416,8 +410,7 @@ RELEASE_TEST(release_with_the_first_version_of_the_interface)
 	ASSERT_EQ(0, p2p_open_mode(&self->p, &want_mem, MODE_VFIO_TYPE1_IOMMU));
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->p.scratch, SZ_4K, DMA_RW));
 }
@@ -448,8 +441,7 @@ RELEASE_TEST(other_mappings_stay)
 	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + SZ_64K, other_bar, SZ_64K, DMA_RW));
 	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + 2 * SZ_64K, ram, SZ_64K, DMA_RW));
 
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 
 	ASSERT_EQ(0, pci_bar(bdf, index, &phys, NULL));
@@ -480,8 +472,7 @@ RELEASE_TEST(every_mapping_of_the_device_goes)
 		ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + i * SZ_1M,
 				     self->bar + i * SZ_4K, SZ_64K, i & 1 ? DMA_RW : DMA_WO));
 
-	munmap(self->bar, SZ_1M);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_1M);
 
 	for (i = 0; i < 32; i++) {
 		left += iommu_lookup(self->p.bdf_a, IOVA_BAR + i * SZ_1M, NULL) == 1;
@@ -501,8 +492,7 @@ RELEASE_TEST(reopened_device_is_tracked_again)
 	for (i = 0; i < 3; i++) {
 		self->bar = map_peer(_metadata, &self->p, SZ_64K);
 		expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
-		munmap(self->bar, SZ_64K);
-		dev_close(&self->p.b);
+		p2p_release(&self->p, self->bar, SZ_64K);
 		expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 	}
 }
@@ -523,8 +513,7 @@ RELEASE_TEST(mapping_after_a_long_pause_is_tracked)
 	}
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
@@ -547,8 +536,7 @@ RELEASE_TEST(unmap_before_release_works_as_ever)
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 	EXPECT_EQ(SZ_1M, dma_unmap(self->p.iommu, IOVA_BAR, SZ_1M));
 
-	munmap(self->bar, SZ_1M);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_1M);
 	EXPECT_EQ(before, dma_avail(self->p.iommu));
 }
 
@@ -679,8 +667,7 @@ RELEASE_TEST(exit_of_the_mapper_alone_keeps_the_mapping)
 	ASSERT_EQ(0, status);
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
@@ -706,8 +693,7 @@ RELEASE_TEST(forked_child_holds_the_device_open)
 	}
 	close(quit[0]);
 
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
 	close(quit[1]);
@@ -755,8 +741,7 @@ RELEASE_TEST(fd_in_flight_holds_the_device_open)
 
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
 	ASSERT_EQ(0, send_fd(sv[0], self->p.b->fd));
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
 	close(sv[0]);
@@ -889,8 +874,7 @@ TEST_F_TIMEOUT(two_containers, release_reaches_every_container, TIMEOUT)
 	EXPECT_NE(0, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 
 	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 	EXPECT_EQ(0, dma_unmap(self->iommu, IOVA_BAR, SZ_64K));
@@ -906,8 +890,7 @@ TEST_F_TIMEOUT(two_containers, mappers_container_closed_before_the_device, TIMEO
 	p2p_close_mapper(&self->p);
 	EXPECT_NE(0, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 	EXPECT_EQ(0, dma_unmap(self->iommu, IOVA_BAR, SZ_64K));
 }
@@ -918,8 +901,7 @@ TEST_F_TIMEOUT(two_containers, devices_container_closed_before_the_mappers, TIME
 	if (self->ret)
 		SKIP(return, NO_CONTAINERS);
 
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	dev_close(&self->d);
 	iommu_close(&self->iommu);
 
@@ -935,8 +917,7 @@ TEST_F_TIMEOUT(two_containers, mappers_group_leaves_before_the_device, TIMEOUT)
 	dev_close_fd(self->p.a);
 	ASSERT_EQ(0, group_detach(self->p.a));
 
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 
 	/* Back again with nothing of the past in it */
@@ -953,8 +934,7 @@ TEST_F_TIMEOUT(two_containers, device_moves_to_the_other_container, TIMEOUT)
 	if (self->ret)
 		SKIP(return, NO_CONTAINERS);
 
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	self->bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, self->bar);
@@ -962,8 +942,7 @@ TEST_F_TIMEOUT(two_containers, device_moves_to_the_other_container, TIMEOUT)
 	EXPECT_EQ(0, dma_map(self->iommu, IOVA_BAR, self->bar, SZ_64K, DMA_RW));
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
@@ -981,8 +960,7 @@ TEST_F_TIMEOUT(two_containers, release_reaches_a_group_that_joined_later, TIMEOU
 			       self->p.phys + SZ_64K - SZ_4K));
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
-	munmap(self->bar, SZ_64K);
-	dev_close(&self->p.b);
+	p2p_release(&self->p, self->bar, SZ_64K);
 	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }

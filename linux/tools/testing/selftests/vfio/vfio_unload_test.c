@@ -61,17 +61,9 @@ static int unload(const char *file)
 static int load(const char *file)
 {
 	char path[128];
-	int fd, ret = 0;
 
 	snprintf(path, sizeof(path), MODULES "/%s", file);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	if (syscall(SYS_finit_module, fd, "", 0))
-		ret = -errno;
-	close(fd);
-
-	return ret;
+	return module_load(path);
 }
 
 /* Some mappings in two containers, and then nothing open any more */

@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -798,6 +799,12 @@ void *p2p_bar(struct p2p *p, size_t offset, size_t size)
 	return bar_mmap(p->b->fd, p->bar, PROT_READ | PROT_WRITE, offset, size);
 }
 
+void p2p_release(struct p2p *p, void *bar, size_t size)
+{
+	munmap(bar, size);
+	dev_close(&p->b);
+}
+
 int p2p_store(struct p2p *p, uint64_t iova, uint32_t val)
 {
 	memcpy(p->scratch, &val, sizeof(val));
@@ -901,6 +908,31 @@ void die_with_parent(void)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() == 1)
 		_exit(1);
+}
+
+int module_load(const char *path)
+{
+	int fd, ret = 0;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (syscall(SYS_finit_module, fd, "", 0))
+		ret = -errno;
+	close(fd);
+
+	return ret;
+}
+
+bool asked_for(const char *name, int argc, char **argv)
+{
+	int i;
+
+	for (i = 1; i < argc; i++)
+		if (!strcmp(name, argv[i]))
+			return true;
+
+	return argc < 2;
 }
 
 uint64_t now_us(void)

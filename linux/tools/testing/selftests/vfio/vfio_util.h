@@ -166,6 +166,8 @@ int p2p_open_window(struct p2p *p);
 /* Close A, and the container */
 void p2p_close_mapper(struct p2p *p);
 void *p2p_bar(struct p2p *p, size_t offset, size_t size);
+/* Give B up: the mmap of its BAR, and the device */
+void p2p_release(struct p2p *p, void *bar, size_t size);
 void p2p_close(struct p2p *p);
 /* Have A write @val to @iova */
 int p2p_store(struct p2p *p, uint64_t iova, uint32_t val);
@@ -185,6 +187,12 @@ int kmsg_new_lines(int fd);
 
 /* For a forked child: do not outlive a test that failed, and keep devices busy */
 void die_with_parent(void);
+
+/* A kernel module, by its file: -ENOENT if there is none, -EEXIST if it is loaded */
+int module_load(const char *path);
+
+/* Is it among the arguments of the program, or are there none? */
+bool asked_for(const char *name, int argc, char **argv);
 
 uint64_t now_us(void);
 void *ram_alloc(size_t size);

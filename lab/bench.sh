@@ -50,20 +50,16 @@ boot()
 }
 
 "$TOP/lab/deps.sh" bench
-"$TOP/lab/build.sh" "$BASE" stock >/dev/null
-"$TOP/lab/build.sh" "$BASE" patched >/dev/null
-programs=$("$TOP/lab/selftests.sh" "$BASE")
+build_programs stock patched
 [[ -x $programs/$PROGRAM ]] || die "series/$BASE has no $PROGRAM among its selftests"
 lock "$OUT/.lock-bench"
 mkdir -p "$bench"
-version=
 for variant in stock patched; do
 	for ((run = 1; run <= RUNS; run++)); do
 		boot "$variant" "$run"
 	done
-	version=$(tr -d '\r' < "$LOGS/bench-$variant-1.log" |
-		sed -nE 's/.*Linux version ([0-9.]+).*/\1/p' | head -n 1)
 done
+version=$(guest_version "$LOGS/bench-patched-1.log")
 
 status=0
 python3 "$TOP/lab/bench.py" "$version" "$RUNS" "$bench" > "$bench/table.txt" || status=$?

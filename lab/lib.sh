@@ -219,6 +219,25 @@ adopt_objects()
 	find "$obj" -type f -print0 | xargs -0 -r touch -r "$obj/.config"
 }
 
+# build_programs VARIANT...: builds these kernels and the selftests for them, and sets
+# $programs to the folder of the latter
+build_programs()
+{
+	local variant
+
+	for variant; do
+		"$TOP/lab/build.sh" "$BASE" "$variant" >/dev/null || return 1
+	done
+	# shellcheck disable=SC2034	# read by the commands
+	programs=$("$TOP/lab/selftests.sh" "$BASE" "$@")
+}
+
+# The version of the kernel that a guest's log is of
+guest_version()
+{
+	tr -d '\r' < "$1" | sed -nE 's/.*Linux version ([0-9.]+).*/\1/p' | head -n 1
+}
+
 # $1 without the blanks around it, as a field of one of the lab's lists
 trim()
 {

@@ -135,9 +135,7 @@ word()
 
 [[ -f $TOP/lab/reverts.list ]] || die "lab/reverts.list is missing"
 "$TOP/lab/deps.sh" run
-"$TOP/lab/build.sh" "$BASE" stock >/dev/null
-"$TOP/lab/build.sh" "$BASE" patched >/dev/null
-programs=$("$TOP/lab/selftests.sh" "$BASE")
+build_programs stock patched
 use_ccache
 lock "$OUT/.lock-proof"
 proof=$OUT/proof

@@ -36,9 +36,7 @@ boot()
 
 measure()
 {
-	"$TOP/lab/build.sh" "$BASE" stock >/dev/null
-	"$TOP/lab/build.sh" "$BASE" patched >/dev/null
-	programs=$("$TOP/lab/selftests.sh" "$BASE")
+	build_programs stock patched
 	[[ -x $programs/$PROGRAM ]] || die "series/$BASE has no $PROGRAM among its selftests"
 	lock "$OUT/.lock-run"
 	boot stock
@@ -65,11 +63,6 @@ shown()
 	fi
 }
 
-version()
-{
-	tr -d '\r' < "$LOGS/run-patched.log" | sed -nE 's/.*Linux version ([0-9.]+).*/\1/p' | head -n 1
-}
-
 # line FIRST CELL...: a row of the table, in the syntax of Markdown
 line()
 {
@@ -88,7 +81,7 @@ rule()
 	local dashes=()
 
 	while ((${#dashes[@]} < $#)); do
-		dashes+=(---------------)
+		dashes+=("$(printf "%0${CELL}d" 0 | tr 0 -)")
 	done
 	line "$(printf '%048d' 0 | tr 0 -)" "${dashes[@]}"
 }
@@ -99,7 +92,7 @@ table()
 
 	for base; do
 		load_base "$base"
-		heads+=("$(version)" "+ series")
+		heads+=("$(guest_version "$LOGS/run-patched.log")" "+ series")
 	done
 	echo
 	line "Linux" "${heads[@]}"

@@ -49,22 +49,11 @@ stage()
 	echo "# $name, $BASE: $((SECONDS - start)) s"
 }
 
-# Sets $programs; a kernel that does not build is one failure.
-build()
-{
-	local variant
-
-	for variant; do
-		"$TOP/lab/build.sh" "$BASE" "$variant" >/dev/null || return 1
-	done
-	programs=$("$TOP/lab/selftests.sh" "$BASE" "$@")
-}
-
 test_all()
 {
 	local word guests=()
 
-	if ! build stock patched; then
+	if ! build_programs stock patched; then
 		echo "not ok - build, $BASE"
 		failed=$((failed + 1))
 		return
@@ -88,7 +77,7 @@ test_all()
 
 test_core()
 {
-	if ! build patched; then
+	if ! build_programs patched; then
 		echo "not ok - build, $BASE"
 		failed=$((failed + 1))
 		return
@@ -101,21 +90,15 @@ test_core()
 	fi
 }
 
-if [[ -n ${1:-} ]]; then
-	load_base "$1"
-	"$TOP/lab/deps.sh" test
-	test_all
-else
-	"$TOP/lab/deps.sh" test
-	for base in $(bases); do
-		load_base "$base"
-		if [[ $base == "$(bases | head -n 1)" ]]; then
-			test_all
-		else
-			test_core
-		fi
-	done
-fi
+mapfile -t all < <(bases)
+[[ -z ${1:-} ]] || all=("$1")
+load_base "${all[0]}"
+"$TOP/lab/deps.sh" test
+test_all
+for base in "${all[@]:1}"; do
+	load_base "$base"
+	test_core
+done
 
 echo "$passed passed, $failed failed, $skipped skipped"
 ((failed == 0))

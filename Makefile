@@ -9,6 +9,8 @@
 # make compose		a git tree with a commit a patch, to build and to edit
 # make writeback	the edited commits back to series/ and linux/
 # make series		the whole series as one folder for git am
+# make bisect		each patch built in odd configurations too, booted and measured, in an
+#			hour or two
 # make proof		each test seen failing: writes docs/proof.md, in an hour or so
 #
 # BASE=5.10		which kernel: a folder in series/
@@ -30,7 +32,7 @@ export KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS
 unexport $(foreach v,KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS,$(if $($v),,$v))
 
 .PHONY: help run matrix bench test deps fetch compose writeback series stock patched build \
-	selftests check spin proof clean distclean
+	selftests check spin proof bisect clean distclean
 .NOTPARALLEL:
 
 help:
@@ -79,6 +81,9 @@ spin:
 
 proof:
 	@lab/proof.sh '$(BASE)'
+
+bisect:
+	@lab/bisect.sh '$(BASE)'
 
 # What this checkout made; distclean also what all checkouts share.
 clean:

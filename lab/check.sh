@@ -10,7 +10,9 @@
 #	 TREE: a git tree with the series applied on top of the tag "base",
 #	 instead of the one that lab/compose.sh makes
 #	 CHECK="shellcheck guarantees checkpatch kernel-doc x86-64 arm64 selftests sparse coccicheck":
-#	 which of them (default: all)
+#	 which of them (default: all).  Only if named: builds of each patch with
+#	 "few", nothing that can be left out, and vfio built in; "cdev", no groups;
+#	 "nommu", RISC-V without MMU; "allmod", drivers/vfio of allmodconfig
 #
 # Results are remembered by the contents that were checked and the version of the
 # tools, in build/BASE/check; FRESH=1 forgets them.
@@ -27,9 +29,10 @@ load_base "${1:-}"
 CHECKPATCH_IGNORE=MISSING_SIGN_OFF,NO_AUTHOR_SIGN_OFF,FILE_PATH_CHANGES
 
 ALL="shellcheck guarantees checkpatch kernel-doc x86-64 arm64 selftests sparse coccicheck"
+ODD="few cdev nommu allmod"
 CHECK=${CHECK:-$ALL}
 for name in $CHECK; do
-	[[ " $ALL " == *" $name "* ]] || die "CHECK: unknown check '$name'; there are: $ALL"
+	[[ " $ALL $ODD " == *" $name "* ]] || die "CHECK: unknown check '$name'; there are: $ALL $ODD"
 done
 
 passed=0 failed=0 count=0
@@ -77,6 +80,7 @@ need <<-END
 	$(wanted sparse && echo sparse sparse)
 	$(wanted coccicheck && echo spatch coccinelle)
 	$(wanted arm64 && echo aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu)
+	$(wanted nommu && echo riscv64-linux-gnu-gcc gcc-riscv64-linux-gnu)
 END
 
 #
@@ -276,11 +280,13 @@ fi
 setup()
 {
 	OBJ=$WORK/obj-$1
+	make_args=(ARCH=x86_64)
+	code=x86
+	compiler=gcc
+	defaults=tinyconfig
+	vfio=m
 	case $1 in
 	x86-64)
-		make_args=(ARCH=x86_64)
-		code=x86
-		compiler=gcc
 		symbols="64BIT SMP MODULES EVENTFD HIGH_RES_TIMERS PCI PCI_MSI ACPI EXPERT MMU_NOTIFIER IOMMU_SUPPORT INTEL_IOMMU
 			AMD_IOMMU TRANSPARENT_HUGEPAGE MEMFD_CREATE SHMEM VFIO VFIO_PCI
 			VFIO_PCI_VGA VFIO_PCI_IGD VFIO_NOIOMMU VFIO_MDEV PROC_FS SYSFS
@@ -296,9 +302,33 @@ setup()
 			VFIO_PLATFORM_CALXEDAXGMAC_RESET VFIO_PLATFORM_AMDXGBE_RESET $CHECK_ARM64"
 		required="VFIO VFIO_PLATFORM VFIO_AMBA VFIO_FSL_MC VFIO_IOMMU_TYPE1 ARM_SMMU_V3 $CHECK_ARM64"
 		;;
+	few)
+		symbols="64BIT MODULES EVENTFD PCI PCI_MSI=n IOMMU_SUPPORT VFIO VFIO_PCI"
+		required="VFIO VFIO_PCI VFIO_IOMMU_TYPE1"
+		vfio=y
+		;;
+	cdev)
+		symbols="64BIT MODULES EVENTFD PCI IOMMU_SUPPORT IOMMUFD VFIO VFIO_DEVICE_CDEV VFIO_GROUP=n VFIO_PCI"
+		required="VFIO VFIO_DEVICE_CDEV VFIO_PCI"
+		;;
+	nommu)
+		make_args=(ARCH=riscv CROSS_COMPILE=riscv64-linux-gnu-)
+		code=riscv
+		compiler=riscv64-linux-gnu-gcc
+		symbols="NONPORTABLE MMU=n 64BIT MODULES EVENTFD IOMMU_SUPPORT VFIO"
+		required=VFIO
+		;;
+	allmod)
+		defaults=allmodconfig
+		symbols=
+		required="VFIO VFIO_PCI VFIO_IOMMU_TYPE1"
+		;;
 	esac
-	# What the series changes of the architecture's own code is built as well.
-	mapfile -t others < <(printf '%s\n' "${changed[@]}" | sed -n "s,^\(arch/$code/.*\)\.c\$,\1.o,p")
+	# What the series changes outside of drivers/vfio is built as well, but on RISC-V,
+	# where it is for an MMU.
+	others=()
+	[[ $1 == nommu ]] ||
+		mapfile -t others < <(printf '%s\n' "${changed[@]}" | sed -n "s,^\(\(arch/$code\|mm\)/.*\)\.c\$,\1.o,p")
 	use_ccache
 	if [[ $CC == ccache* ]]; then
 		compiler="ccache $compiler"
@@ -312,24 +342,31 @@ kmake()
 		KBUILD_BUILD_USER=lab KBUILD_BUILD_HOST=lab "$@"
 }
 
-# configure [SYMBOL...]: tinyconfig and the symbols above, modular if they can be
+# configure [SYMBOL...]: the symbols above on top of $defaults, those of vfio as $vfio
 configure()
 {
 	local symbol
 
 	mkdir -p "$OBJ"
-	kmake tinyconfig || return 1
+	kmake "$defaults" || return 1
 	for symbol in $symbols "$@"; do
-		echo "CONFIG_$symbol=y"
+		[[ $symbol == *=n ]] || symbol="$symbol=y"
+		echo "CONFIG_$symbol"
 	done > "$OBJ/check.config"
-	# VFIO as modules, whatever is a tristate of it
-	sed -Ei 's/^(CONFIG_(VFIO|VFIO_PCI|VFIO_PLATFORM|VFIO_AMBA|VFIO_FSL_MC|VFIO_MDEV|VFIO_MDEV_DEVICE)|CONFIG_VFIO_PLATFORM_.*)=y/\1=m/' \
+	# Whatever is a tristate of it
+	sed -Ei 's/^(CONFIG_(VFIO|VFIO_PCI|VFIO_PLATFORM|VFIO_AMBA|VFIO_FSL_MC|VFIO_MDEV|VFIO_MDEV_DEVICE)|CONFIG_VFIO_PLATFORM_.*)=y/\1='"$vfio/" \
 		"$OBJ/check.config"
 	cat "$OBJ/check.config" >> "$OBJ/.config"
 	kmake olddefconfig || return 1
 	for symbol in $required "$@"; do
 		if ! grep -Eq "^CONFIG_$symbol=[ym]" "$OBJ/.config"; then
 			echo "error: CONFIG_$symbol cannot be enabled"
+			return 1
+		fi
+	done
+	for symbol in $symbols; do
+		if [[ $symbol == *=n ]] && grep -q "^CONFIG_${symbol%=n}=" "$OBJ/.config"; then
+			echo "error: CONFIG_${symbol%=n} cannot be disabled"
 			return 1
 		fi
 	done
@@ -364,8 +401,8 @@ build()
 {
 	local makefile
 
-	kmake W=1 KBUILD_MODULES=1 drivers/vfio/ "${others[@]}" || return 1
-	check_symbols || return 1
+	kmake W=1 KBUILD_MODULES=1 drivers/vfio/ ${others[@]+"${others[@]}"} || return 1
+	[[ $vfio == y ]] || check_symbols || return 1
 	# Modules among the selftests; without a vmlinux their symbols are unknown.
 	[[ -d $SRC/$SELFTESTS && $OBJ == *x86* ]] || return 0
 	{ grep -rl --include=Makefile '^obj-m' "$SRC/$SELFTESTS" || :; } | while read -r makefile; do
@@ -483,8 +520,10 @@ new_symbols()
 		sed -n 's/^+\(menu\)\?config[ \t]\+\(VFIO[A-Z0-9_]*\).*/\2/p'
 }
 
-for arch in x86-64 arm64; do
+for arch in x86-64 arm64 $ODD; do
 	wanted "$arch" || continue
+	# Before 6.2 there is no other way to a device than by its group.
+	[[ $arch != cdev || -d $SRC/drivers/iommu/iommufd ]] || continue
 	setup "$arch"
 	configured=
 	case $arch in
@@ -493,6 +532,9 @@ for arch in x86-64 arm64; do
 		;;
 	arm64)
 		paths='^(drivers/vfio/(platform|fsl-mc|cdx|pci/nvgrace-gpu|pci/hisilicon)/|drivers/vfio/(vfio\.c|Kconfig|Makefile)|include/|arch/arm64/)'
+		;;
+	*)
+		paths='^(drivers|include|mm)/'
 		;;
 	esac
 	n=0
@@ -503,6 +545,7 @@ for arch in x86-64 arm64; do
 				"$LOGS/build-$arch-$(number $n).log"
 		fi
 	done
+	[[ " $ODD " != *" $arch "* ]] || continue
 	for symbol in $(new_symbols); do
 		build_commit "$arch" "$tip" "build $arch: all, with CONFIG_$symbol" \
 			"$LOGS/build-$arch-$symbol.log" "$symbol"

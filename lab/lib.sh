@@ -232,6 +232,41 @@ build_programs()
 	programs=$("$TOP/lab/selftests.sh" "$BASE" "$@")
 }
 
+# clone_patched DIR COMMIT: a second clone of the patched tree, with its objects, to
+# build others of its commits in
+clone_patched()
+{
+	local dir=$1 commit=$2
+
+	rm -rf "$dir" "$dir.new" || return 1
+	git clone -q --local --no-checkout -o source "$TREE" "$dir.new" || return 1
+	echo '/obj-*/' >> "$dir.new/.git/info/exclude" || return 1
+	git -C "$dir.new" checkout -q -f --detach "$commit" || return 1
+	adopt_objects "$TREE" "$dir.new" "$dir" || return 1
+	mv -T "$dir.new" "$dir"
+}
+
+compile_clone()
+{
+	kernel_make "$1" -j"$JOBS" bzImage modules
+}
+
+# publish_clone CLONE DIR: the kernel image and the modules that come of a clone, and
+# the load order of the patched kernel
+publish_clone()
+{
+	local clone=$1 dir=$2 ko
+
+	rm -rf "$dir"
+	mkdir -p "$dir/modules"
+	cp "$clone/obj-$FLAVOR/arch/x86/boot/bzImage" "$dir/"
+	# modules.order has .ko names, or .o names on newer kernels.
+	while read -r ko; do
+		cp "$clone/obj-$FLAVOR/${ko%.*}.ko" "$dir/modules/"
+	done < "$clone/obj-$FLAVOR/modules.order"
+	cp "$KERNELS/patched/modules/order" "$dir/modules/order"
+}
+
 # The version of the kernel that a guest's log is of
 guest_version()
 {

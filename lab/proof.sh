@@ -35,43 +35,20 @@ try()
 	mv "$proof/$label.new" "$proof/$label"
 }
 
-clone_mutant()
-{
-	rm -rf "$mutant" "$mutant.new" || return 1
-	git clone -q --local --no-checkout -o source "$TREE" "$mutant.new" || return 1
-	echo '/obj-*/' >> "$mutant.new/.git/info/exclude" || return 1
-	git -C "$mutant.new" checkout -q -f --detach "$commit" || return 1
-	adopt_objects "$TREE" "$mutant.new" "$mutant" || return 1
-	mv -T "$mutant.new" "$mutant"
-}
-
-compile()
-{
-	kernel_make "$mutant" -j"$JOBS" bzImage modules
-}
-
-# A mutant has the kernel image and the modules that come of its tree, and the load
-# order of the patched kernel.
 build_mutant()
 {
-	local name=$1 patch=$TOP/lab/reverts/$BASE/$1.patch dir=$proof/kernel-$1 log=$LOGS/proof-$1.log ko
+	local name=$1 patch=$TOP/lab/reverts/$BASE/$1.patch log=$LOGS/proof-$1.log
 
 	[[ -f $patch ]] || patch=$TOP/lab/reverts/$name.patch
 	[[ -f $patch ]] || die "lab/reverts.list names $name, but there is no lab/reverts/$name.patch"
 	git -C "$mutant" checkout -q -f --detach "$commit"
 	git -C "$mutant" apply "$patch" 2> "$log" ||
 		die "lab/reverts/$name.patch does not apply: $(head -n 1 "$log")"
-	progress "building without: $name" "$log" compile || {
+	progress "building without: $name" "$log" compile_clone "$mutant" || {
 		reason "$log" >&2
 		die "it does not build with lab/reverts/$name.patch; see $log"
 	}
-	rm -rf "$dir"
-	mkdir -p "$dir/modules"
-	cp "$mutant/obj-$FLAVOR/arch/x86/boot/bzImage" "$dir/"
-	while read -r ko; do
-		cp "$mutant/obj-$FLAVOR/${ko%.*}.ko" "$dir/modules/"
-	done < "$mutant/obj-$FLAVOR/modules.order"
-	cp "$KERNELS/patched/modules/order" "$dir/modules/order"
+	publish_clone "$mutant" "$proof/kernel-$name"
 	rm -rf "$programs/modules-kernel-$name"
 	cp -r "$programs/modules-patched" "$programs/modules-kernel-$name"
 }
@@ -158,7 +135,7 @@ if ((${#only[@]} == 0)); then
 	try patched "$KERNELS/patched"
 fi
 need_space "$OUT" 3000 "a kernel tree"
-progress "cloning the patched tree" "$LOGS/proof-clone.log" clone_mutant ||
+progress "cloning the patched tree" "$LOGS/proof-clone.log" clone_patched "$mutant" "$commit" ||
 	die "cannot clone $TREE: $(reason "$LOGS/proof-clone.log")"
 while IFS='|' read -r name tests _; do
 	name=$(trim "$name")

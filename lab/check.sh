@@ -3,15 +3,15 @@
 #
 # Static checks of a series: checkpatch, a build of each patch on x86-64 and, for
 # those that touch it, of the platform and fsl-mc drivers on arm64, sparse,
-# coccicheck, kernel-doc; and shellcheck of this project's own scripts.  What the
-# tools say about the base is not the series' business: only what is new fails.
+# coccicheck, kernel-doc, Sphinx; and shellcheck of this project's own scripts.  What
+# the tools say about the base is not the series' business: only what is new fails.
 #
 # Usage: lab/check.sh BASE [TREE]
 #	 TREE: a git tree with the series applied on top of the tag "base",
 #	 instead of the one that lab/compose.sh makes
-#	 CHECK="shellcheck guarantees checkpatch kernel-doc x86-64 arm64 selftests sparse coccicheck":
-#	 which of them (default: all).  Only if named: builds of each patch with
-#	 "few", nothing that can be left out, and vfio built in; "cdev", no groups;
+#	 CHECK="shellcheck guarantees checkpatch kernel-doc sphinx x86-64 arm64 selftests sparse
+#	 coccicheck": which of them (default: all).  Only if named: builds of each patch
+#	 with "few", nothing that can be left out, and vfio built in; "cdev", no groups;
 #	 "nommu", RISC-V without MMU; "allmod", drivers/vfio of allmodconfig
 #
 # Results are remembered by the contents that were checked and the version of the
@@ -28,7 +28,7 @@ load_base "${1:-}"
 # it; MAINTAINERS is updated by a patch of its own.
 CHECKPATCH_IGNORE=MISSING_SIGN_OFF,NO_AUTHOR_SIGN_OFF,FILE_PATH_CHANGES
 
-ALL="shellcheck guarantees checkpatch kernel-doc x86-64 arm64 selftests sparse coccicheck"
+ALL="shellcheck guarantees checkpatch kernel-doc sphinx x86-64 arm64 selftests sparse coccicheck"
 ODD="few cdev nommu allmod"
 CHECK=${CHECK:-$ALL}
 for name in $CHECK; do
@@ -77,6 +77,7 @@ need <<-END
 	bison bison
 	nm binutils
 	$(wanted shellcheck && echo shellcheck shellcheck)
+	$(wanted sphinx && echo sphinx-build python3-sphinx)
 	$(wanted sparse && echo sparse sparse)
 	$(wanted coccicheck && echo spatch coccinelle)
 	$(wanted arm64 && echo aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu)
@@ -193,6 +194,7 @@ TOOLS=$({
 	sparse --version 2>/dev/null || :
 	spatch --version 2>/dev/null || :
 	perl --version
+	sphinx-build --version 2>/dev/null || :
 } 2>&1 | sha256sum | cut -c 1-16)
 
 # key WORD...: a file name for something that depends on nothing else
@@ -271,6 +273,84 @@ if wanted kernel-doc; then
 	status=0
 	[[ ! -s $LOGS/kernel-doc.log ]] || status=1
 	result $status "kernel-doc: ${#docs[@]} changed files, no new warning" "$LOGS/kernel-doc.log"
+fi
+
+#
+# Sphinx, of the pages that the series changes, and those with the kernel-doc of a file
+# that it changes: with the kernel's own configuration, but page by page, in seconds.
+# All of Documentation/driver-api takes minutes.  As no other page is read, a
+# reference to one by :doc: or :ref: counts as broken; plain paths are fine.
+#
+pages()
+{
+	local file pattern=
+
+	printf '%s\n' "${changed[@]}" | { grep '^Documentation/.*\.rst$' || :; }
+	for file in "${changed[@]}"; do
+		[[ $file != *.[ch] ]] || pattern+="${pattern:+|}${file//./\\.}"
+	done
+	[[ -z $pattern ]] ||
+		git -C "$SRC" grep -lE "^\\.\\. kernel-doc:: +($pattern)\$" "$tip" -- 'Documentation/*.rst' |
+			sed 's/^[^:]*://' || :
+}
+
+# run_sphinx PAGE...
+run_sphinx()
+{
+	local page name word options
+
+	# Older kernels call a program for kernel-doc, and are told which.
+	options=(-D kerneldoc_srctree="$SRC")
+	if grep -q '^kerneldoc_bin' "$SRC/Documentation/conf.py"; then
+		options+=(-D kerneldoc_bin="$SRC/scripts/kernel-doc")
+	fi
+	for page; do
+		[[ -f $SRC/$page ]] || continue
+		name=$(basename "$page" .rst)
+		rm -rf "$WORK/sphinx"
+		(cd "$SRC" && LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 srctree=$SRC \
+			BUILDDIR=$WORK/sphinx sphinx-build -q -b html -c Documentation \
+			-d "$WORK/sphinx/doctrees" "${options[@]}" -D version=check -D release=check \
+			-D root_doc="$name" -D include_patterns="$name.rst" \
+			"$(dirname "$page")" "$WORK/sphinx/html") || return 1
+		[[ -s $WORK/sphinx/html/$name.html ]] || {
+			echo "error: $page was not built"
+			return 1
+		}
+		# Nobody else notices a function that is not there any more.
+		awk '/^   :(identifiers|functions):/ { names = 1; sub(/:[a-z]+:/, "") }
+			names && !NF { names = 0 }
+			names { for (i = 1; i <= NF; i++) print $i }' "$SRC/$page" |
+		while read -r word; do
+			grep -q "id=\"c\.$word\"" "$WORK/sphinx/html/$name.html" ||
+				echo "$page: WARNING: no kernel-doc of $word"
+		done
+	done
+}
+
+if wanted sphinx; then
+	checkout "$tip"
+	mapfile -t pages < <(pages | sort -u)
+	stamp=$(key sphinx "$(git -C "$SRC" rev-parse "$base^{tree}")" "$(git -C "$SRC" rev-parse "$tip^{tree}")")
+	log=$LOGS/sphinx.log
+	status=0
+	if ! seen "$stamp"; then
+		rm -f "$log"
+		for which in base tip; do
+			checkout "${!which}"
+			progress "checks, sphinx: $which" "$WORK/sphinx.$which" run_sphinx "${pages[@]}" || {
+				tail -n 20 "$WORK/sphinx.$which" > "$log"
+				status=1
+				break
+			}
+		done
+		if ((!status)); then
+			added "$WORK/sphinx.base" "$WORK/sphinx.tip" > "$log"
+			[[ ! -s $log ]] || status=1
+		fi
+		((status)) || remember "$stamp"
+	fi
+	result $status "sphinx: ${#pages[@]} pages, no new warning" "$log"
 fi
 
 #

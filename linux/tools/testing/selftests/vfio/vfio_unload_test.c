@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -19,6 +20,7 @@
 #include "vfio_util.h"
 
 #define MODULES		"/modules"
+#define VIEW		"/sys/kernel/debug/vfio/type1_device_memory"
 #define MAX_MODULES	16
 
 struct modules {
@@ -128,6 +130,66 @@ TEST(modules_unload_as_soon_as_everything_is_closed)
 		for (i = 0; rounds > 1 && i < m.count; i++)
 			ASSERT_EQ(0, load(m.file[i]));
 	}
+}
+
+static void *open_and_read(void *arg)
+{
+	char buf[256];
+	bool *stop = arg;
+	int fd;
+
+	while (!__atomic_load_n(stop, __ATOMIC_RELAXED)) {
+		fd = open(VIEW, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		while (read(fd, buf, sizeof(buf)) > 0)
+			;
+		close(fd);
+	}
+
+	return NULL;
+}
+
+/* H2, E8: the file in debugfs keeps the module while it is open, and not after */
+TEST(module_unloads_when_the_view_is_closed)
+{
+	int fd, round, unloaded = 0, busy = 0, ret;
+	bool stop = false;
+	pthread_t thread;
+	struct modules m;
+	char bdf[BDF_LEN];
+
+	if (pci_find(&want_edu, 0, bdf) < 0 || pci_find(&want_mem, 0, bdf) < 0)
+		SKIP(return, "needs an edu device and one with memory");
+	if (!modules_read(&m))
+		SKIP(return, "the module could not be loaded again");
+	if (access("/sys/kernel/debug/vfio", F_OK))
+		SKIP(return, "this kernel has nothing of vfio in debugfs");
+
+	fd = open(VIEW, O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(-EAGAIN, unload("vfio_iommu_type1"));
+	close(fd);
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, open_and_read, &stop));
+	for (round = 0; round < 300 && unloaded < 20; round++) {
+		ret = unload("vfio_iommu_type1");
+		if (ret == -EAGAIN) {
+			busy++;
+			usleep(round * 37 % 1000);
+			continue;
+		}
+		ASSERT_EQ(0, ret);
+		unloaded++;
+		EXPECT_NE(0, access(VIEW, F_OK));
+		ASSERT_EQ(0, load("vfio_iommu_type1.ko"));
+		if (unloaded % 5 == 0)
+			use_devices(_metadata, unloaded);
+	}
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	printf("# unloaded %d times, busy %d times\n", unloaded, busy);
+	EXPECT_LT(0, unloaded);
 }
 
 TEST_HARNESS_MAIN

@@ -174,6 +174,7 @@ make_initramfs()
 	mount -t tmpfs none /tmp
 	mount -t hugetlbfs none /dev/hugepages 2>/dev/null
 	mount -t debugfs none /sys/kernel/debug 2>/dev/null
+	mount -t tracefs none /sys/kernel/tracing 2>/dev/null
 	ulimit -c 0
 	ulimit -l unlimited
 	while read -r m; do

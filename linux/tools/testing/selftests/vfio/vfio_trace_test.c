@@ -65,9 +65,6 @@ static void lines_read(struct __test_metadata *_metadata, struct lines *l, const
 }
 
 static void expect_line(struct __test_metadata *_metadata, int nr, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
-
-static void expect_line(struct __test_metadata *_metadata, int nr, const char *fmt, ...)
 {
 	char want[256];
 	va_list ap;
@@ -345,7 +342,8 @@ TRACE_TEST(containers_are_told_apart)
 	iommu_close(&self->iommu);
 	trace_read(_metadata);
 	EXPECT_EQ(1, lines.count);
-	expect_line(_metadata, 0, "vfio_devmem_unmap: container=%llu device=%s iova=0x%lx size=0x%x",
+	expect_line(_metadata, 0,
+		    "vfio_devmem_unmap: container=%llu device=%s iova=0x%lx size=0x%x",
 		    container[1], self->p.bdf_b, IOVA_BAR, SZ_64K);
 
 	/* D may get an IOMMU domain of its own in A's container */
@@ -403,7 +401,8 @@ TRACE_TEST(refusal_is_traced)
 		    "vfio_devmem_refuse: container=%llu device=%s iova=0x%lx size=0x%x vaddr=0x%lx error=%d",
 		    container, self->p.bdf_b, IOVA_BAR + SZ_4K, SZ_64K - SZ_4K,
 		    (unsigned long)bar + SZ_4K, -EFAULT);
-	expect_line(_metadata, 2, "vfio_devmem_unmap: container=%llu device=%s iova=0x%lx size=0x%x",
+	expect_line(_metadata, 2,
+		    "vfio_devmem_unmap: container=%llu device=%s iova=0x%lx size=0x%x",
 		    container, self->p.bdf_b, IOVA_BAR, SZ_4K);
 }
 
@@ -437,7 +436,8 @@ TRACE_TEST(other_memory_is_not_traced)
 		    "vfio_devmem_map: container=%llu device=%s iova=0x%lx size=0x%x phys=0x%llx access=rw",
 		    container_of_line(0), self->p.bdf_b, IOVA_BAR, SZ_64K,
 		    (unsigned long long)self->p.phys);
-	expect_line(_metadata, 1, "vfio_devmem_unmap: container=%llu device=%s iova=0x%lx size=0x%x",
+	expect_line(_metadata, 1,
+		    "vfio_devmem_unmap: container=%llu device=%s iova=0x%lx size=0x%x",
 		    container_of_line(0), self->p.bdf_b, IOVA_BAR, SZ_64K);
 }
 

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -41,7 +42,7 @@ const struct pci_want want_e1000e = { .kind = { E1000E } };
 /*
  * sysfs
  */
-static int read_text(const char *path, char *buf, size_t len)
+int read_text(const char *path, char *buf, size_t len)
 {
 	ssize_t n;
 	int fd;
@@ -828,6 +829,203 @@ int p2p_lands(struct p2p *p, uint64_t iova, size_t offset)
 
 	/* Anything else means that the memory cannot be seen: no proof at all */
 	return seen == before ? 0 : -EIO;
+}
+
+/*
+ * Ordinary memory
+ */
+int p2p_still_reads(struct p2p *p, uint64_t iova, uint8_t byte)
+{
+	const uint8_t *seen = p->scratch;
+	int ret, i;
+
+	memset(p->scratch, ~byte, SPAN);
+	ret = vfio_pci_driver_memcpy(p->a, iova, IOVA_SCRATCH, SPAN);
+	if (ret)
+		return ret;
+
+	for (i = 0; i < SPAN; i++)
+		if (seen[i] != byte)
+			break;
+	if (i == SPAN)
+		return 1;
+
+	printf("# byte %d at IOVA 0x%llx is 0x%02x to the device, not 0x%02x\n", i,
+	       (unsigned long long)iova, seen[i], byte);
+	return 0;
+}
+
+static uint8_t next_byte(void)
+{
+	static uint8_t byte = 0x40;
+
+	return ++byte;
+}
+
+int p2p_reads(struct p2p *p, uint64_t iova, void *ram)
+{
+	uint8_t byte = next_byte();
+
+	memset(ram, byte, SPAN);
+	return p2p_still_reads(p, iova, byte);
+}
+
+int p2p_agrees(struct p2p *p, uint64_t iova, void *ram)
+{
+	const uint8_t *bytes = ram;
+	uint8_t byte = next_byte();
+	int ret, i;
+
+	memset(ram, byte, SPAN / 2);
+	memset(ram + SPAN / 2, ~byte, SPAN / 2);
+	ret = vfio_pci_driver_memcpy(p->a, iova, iova + SPAN / 2, SPAN / 2);
+	if (ret)
+		return ret;
+
+	for (i = 0; i < SPAN; i++)
+		if (bytes[i] != byte)
+			break;
+	if (i == SPAN)
+		return 1;
+
+	printf("# the device copied 0x%02x from IOVA 0x%llx on, and byte %d is 0x%02x\n", byte,
+	       (unsigned long long)iova, i, bytes[i]);
+	return 0;
+}
+
+int pages_of(const void *addr, size_t n, uint64_t *pfn)
+{
+	size_t len = n * sizeof(*pfn), i;
+	int fd, ret = 0;
+
+	fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+
+	if (pread(fd, pfn, len, (uintptr_t)addr / SZ_4K * sizeof(*pfn)) != (ssize_t)len)
+		ret = -EIO;
+	close(fd);
+
+	/* Bit 63: there is a page; bits 0 to 54: its number */
+	for (i = 0; !ret && i < n; i++)
+		pfn[i] = pfn[i] >> 63 ? pfn[i] & ((1ULL << 55) - 1) : 0;
+
+	return ret;
+}
+
+#define THP		"/sys/kernel/mm/transparent_hugepage/"
+#define HUGETLB		"/sys/kernel/mm/hugepages/hugepages-2048kB/"
+
+const char *ram_is_missing(const struct ram_kind *kind)
+{
+	if (kind->huge && access(THP "enabled", F_OK))
+		return "this kernel has no transparent huge pages";
+	if (kind->huge && kind->shared && write_text(THP "shmem_enabled", "advise"))
+		return "this kernel has no huge pages in shared memory";
+	if (kind->hugetlb && write_text(HUGETLB "nr_hugepages", "8"))
+		return "this kernel has no hugetlb pages";
+
+	return NULL;
+}
+
+void *ram_reserve(size_t size)
+{
+	void *p = mmap(NULL, size + SZ_2M, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+
+	return (void *)(((uintptr_t)p + SZ_2M - 1) & ~(SZ_2M - 1UL));
+}
+
+void *ram_of_kind(const struct ram_kind *kind, int *fd)
+{
+	int flags = MAP_FIXED;
+	void *at, *mem;
+
+	*fd = -1;
+	if (kind->shared) {
+		flags |= MAP_SHARED;
+		*fd = memfd_create("ram", MFD_CLOEXEC | (kind->hugetlb ? MFD_HUGETLB : 0));
+		if (*fd < 0 || ftruncate(*fd, RAM_SIZE))
+			return NULL;
+	} else {
+		flags |= MAP_PRIVATE | MAP_ANONYMOUS | (kind->hugetlb ? MAP_HUGETLB : 0);
+	}
+
+	at = ram_reserve(RAM_SIZE);
+	if (!at)
+		return NULL;
+	mem = mmap(at, RAM_SIZE, PROT_READ | PROT_WRITE, flags, *fd, 0);
+	if (mem == MAP_FAILED)
+		return NULL;
+	if (!kind->hugetlb && madvise(mem, RAM_SIZE, kind->huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE))
+		return NULL;
+
+	memset(mem, RAM_BYTE, RAM_SIZE);
+	return mem;
+}
+
+bool ram_is_huge(const void *addr)
+{
+	const uint64_t huge = 1ULL << 17, thp = 1ULL << 22;
+	uint64_t flags = 0, pfn;
+	int fd;
+
+	if (pages_of(addr, 1, &pfn) || !pfn)
+		return false;
+	fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+
+	if (pread(fd, &flags, sizeof(flags), pfn * sizeof(flags)) != sizeof(flags))
+		flags = 0;
+	close(fd);
+
+	return flags & (huge | thp);
+}
+
+const char *pmem_mount(char *dir, const char *options)
+{
+	const char *pmem = getenv("VFIO_SELFTESTS_PMEM");
+	char command[256];
+
+	dir[0] = '\0';
+	if (!pmem)
+		return "needs a pmem device to format, in VFIO_SELFTESTS_PMEM";
+	snprintf(command, sizeof(command), "mke2fs -F -b 4096 %s > /dev/null 2>&1", pmem);
+	if (system(command))
+		return "needs mke2fs, and a pmem device that it can format";
+
+	snprintf(dir, PMEM_DIR_LEN, "/tmp/vfio-XXXXXX");
+	if (!mkdtemp(dir)) {
+		dir[0] = '\0';
+		return "needs a /tmp to mount in";
+	}
+	if (mount(pmem, dir, "ext4", 0, options)) {
+		rmdir(dir);
+		dir[0] = '\0';
+		return "this kernel has no ext4, or none with these options";
+	}
+
+	return NULL;
+}
+
+int pmem_unmount(char *dir)
+{
+	int ret = 0;
+
+	if (!dir[0])
+		return 0;
+
+	if (umount2(dir, 0)) {
+		ret = -errno;
+		umount2(dir, MNT_DETACH);
+	}
+	rmdir(dir);
+	dir[0] = '\0';
+
+	return ret;
 }
 
 /*

@@ -48,8 +48,9 @@ extern const struct pci_want want_shm;		/* ivshmem; BAR 2: memory */
 extern const struct pci_want want_testdev;	/* pci-testdev; BAR 0: registers; in a slot */
 extern const struct pci_want want_e1000e;	/* BARs 0, 1 and 3; function level reset */
 
-/* Write to an existing file, such as one of sysfs */
+/* Write to an existing file, such as one of sysfs, and read one as a string */
 int write_text(const char *path, const char *text);
+int read_text(const char *path, char *buf, size_t len);
 
 /* PCI devices by way of sysfs */
 /* Finds the @nth such device, in the order of addresses, and returns its BAR */
@@ -173,6 +174,55 @@ void p2p_close(struct p2p *p);
 int p2p_store(struct p2p *p, uint64_t iova, uint32_t val);
 /* Does A's write to @iova reach @offset of B's BAR?  1, 0, or negative: unknown */
 int p2p_lands(struct p2p *p, uint64_t iova, size_t offset);
+
+/*
+ * Ordinary memory.  p2p_agrees() writes to SPAN bytes at @ram, has A copy the first half of
+ * them to the second at @iova, and looks at what is there: does A see what the process
+ * writes, and the process what A writes?  1, 0 after saying what is not so, or negative:
+ * unknown.  p2p_reads() asks for no more than that A reads what the process writes there,
+ * p2p_still_reads() whether it reads what is said to be there.
+ */
+#define SPAN		SZ_2K
+
+int p2p_agrees(struct p2p *p, uint64_t iova, void *ram);
+int p2p_reads(struct p2p *p, uint64_t iova, void *ram);
+int p2p_still_reads(struct p2p *p, uint64_t iova, uint8_t byte);
+
+/*
+ * RAM_SIZE bytes in one huge page or in small ones, of one kind or another, shared ones
+ * with their file.  ram_is_missing() says why a kernel does not have a kind.
+ */
+#define RAM_SIZE	SZ_2M
+
+struct ram_kind {
+	bool huge;
+	bool shared;
+	bool hugetlb;
+};
+
+#define RAM_BYTE	0x11		/* what all of it is filled with */
+
+const char *ram_is_missing(const struct ram_kind *kind);
+void *ram_of_kind(const struct ram_kind *kind, int *fd);
+/* Addresses where huge pages fit */
+void *ram_reserve(size_t size);
+
+/*
+ * An empty ext4 on the pmem device that VFIO_SELFTESTS_PMEM in the environment names.  It is
+ * formatted, so it is not looked for anywhere else.  Says why there is none, or NULL.
+ */
+#define PMEM_DIR_LEN	32
+
+const char *pmem_mount(char *dir, const char *options);
+/* Fails if there are users of it left.  Then too it is out of the way */
+int pmem_unmount(char *dir);
+
+/*
+ * Which page frames are behind @n pages of this process?  0 for none: not there, or for
+ * the user to know.
+ */
+int pages_of(const void *addr, size_t n, uint64_t *pfn);
+bool ram_is_huge(const void *addr);
 
 /* Device memory: one access of exactly this width each */
 #define mmio_read32(addr)	__atomic_load_n((const uint32_t *)(addr), __ATOMIC_RELAXED)

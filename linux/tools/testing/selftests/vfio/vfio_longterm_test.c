@@ -1,0 +1,499 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Pins of type1 are long-term ones: memory that must not be held for long is refused, or
+ * moved away first.  What files have in the page cache may be held, within limits.
+ *
+ * These need a movable zone and a pmem device, which they format.  The kernel parameters
+ *
+ *	movablecore=512M memmap=64M!1G VFIO_SELFTESTS_PMEM=/dev/pmem0
+ *
+ * give a machine both of them, and the first process the last one as a variable of its
+ * environment, where the tests look for it.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "../kselftest_harness.h"
+#include "vfio_util.h"
+
+#define TIMEOUT		120
+
+#define MOVABLE_TEST(name)	TEST_F_TIMEOUT(movable, name, TIMEOUT)
+#define DAX_TEST(name)	TEST_F_TIMEOUT(dax, name, TIMEOUT)
+#define FILE_TEST(name)	TEST_F_TIMEOUT(file, name, TIMEOUT)
+
+#define NO_DEVICE	"needs an edu device"
+
+#define SIZE		RAM_SIZE
+#define PAGES		(SIZE / SZ_4K)
+#define FILE_SIZE	SZ_64K
+
+#ifndef STATX_ATTR_DAX
+#define STATX_ATTR_DAX	0x00200000
+#endif
+
+/*
+ * Movable zones
+ */
+#define MAX_ZONES	8
+
+struct zones {
+	int n;
+	uint64_t start[MAX_ZONES];
+	uint64_t pages[MAX_ZONES];
+};
+
+static void find_movable_zones(struct zones *z)
+{
+	unsigned long long value, spanned = 0;
+	bool movable = false;
+	char line[256];
+	FILE *f;
+
+	z->n = 0;
+	f = fopen("/proc/zoneinfo", "re");
+	if (!f)
+		return;
+
+	while (fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, "Node ", 5))
+			movable = strstr(line, "Movable");
+		if (sscanf(line, " spanned %llu", &value) == 1)
+			spanned = value;
+		if (movable && spanned && z->n < MAX_ZONES &&
+		    sscanf(line, " start_pfn: %llu", &value) == 1) {
+			z->start[z->n] = value;
+			z->pages[z->n++] = spanned;
+		}
+	}
+	fclose(f);
+}
+
+static int pages_in_zones(const struct zones *z, const uint64_t *pfn)
+{
+	int i, zone, n = 0;
+
+	for (i = 0; i < PAGES; i++)
+		for (zone = 0; zone < z->n; zone++)
+			n += pfn[i] - z->start[zone] < z->pages[zone];
+
+	return n;
+}
+
+FIXTURE(movable) {
+	struct p2p p;
+	int ret;
+};
+
+FIXTURE_VARIANT(movable) {
+	struct ram_kind kind;
+};
+
+FIXTURE_VARIANT_ADD(movable, anon) {
+	.kind = { },
+};
+
+FIXTURE_VARIANT_ADD(movable, thp) {
+	.kind = { .huge = true },
+};
+
+FIXTURE_VARIANT_ADD(movable, shmem) {
+	.kind = { .shared = true },
+};
+
+FIXTURE_VARIANT_ADD(movable, shmem_thp) {
+	.kind = { .shared = true, .huge = true },
+};
+
+FIXTURE_VARIANT_ADD(movable, hugetlb) {
+	.kind = { .hugetlb = true },
+};
+
+FIXTURE_SETUP(movable)
+{
+	self->ret = p2p_open(&self->p, &want_edu);
+	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
+}
+
+FIXTURE_TEARDOWN(movable)
+{
+	if (!self->ret)
+		p2p_close(&self->p);
+}
+
+/* From Linux 5.13, which moves pages, on; until f442fa614137 in 6.10 */
+static bool fails_to_move_hugetlb(void)
+{
+	int major, minor;
+	struct utsname name;
+
+	if (uname(&name) || sscanf(name.release, "%d.%d", &major, &minor) != 2)
+		return false;
+
+	return (major == 5 && minor >= 13) || (major == 6 && minor < 10);
+}
+
+/* F2: pages that are to stay for long do not stay where all has to be movable */
+MOVABLE_TEST(pages_leave_the_movable_zone)
+{
+	uint64_t before[PAGES], after[PAGES];
+	struct zones movable;
+	void *mem;
+	int fd;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICE);
+	find_movable_zones(&movable);
+	if (!movable.n)
+		SKIP(return, "needs a movable zone");
+	if (ram_is_missing(&variant->kind))
+		SKIP(return, "%s", ram_is_missing(&variant->kind));
+	if (variant->kind.hugetlb && fails_to_move_hugetlb())
+		SKIP(return, "this kernel refuses hugetlb pages of a movable zone, and warns");
+
+	mem = ram_of_kind(&variant->kind, &fd);
+	ASSERT_NE(NULL, mem);
+	ASSERT_EQ(0, pages_of(mem, PAGES, before));
+	ASSERT_NE(0, pages_in_zones(&movable, before));
+
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, mem, SIZE, DMA_RW));
+	ASSERT_EQ(0, pages_of(mem, PAGES, after));
+	EXPECT_EQ(0, pages_in_zones(&movable, after));
+	EXPECT_TRUE(iommu_maps(self->p.bdf_a, IOVA_BAR, after[0] * SZ_4K));
+	EXPECT_EQ(1, p2p_agrees(&self->p, IOVA_BAR + SIZE / 2, mem + SIZE / 2));
+}
+
+/*
+ * A file on a filesystem of its own
+ */
+struct fs {
+	struct p2p p;
+	const char *why;	/* it cannot be tested */
+	char dir[PMEM_DIR_LEN];
+	int fd;
+	void *mem;		/* all of the file */
+	int64_t avail;
+	long locked;
+};
+
+static int fs_unmount(struct fs *fs)
+{
+	if (fs->mem)
+		munmap(fs->mem, FILE_SIZE);
+	fs->mem = NULL;
+	fd_close(&fs->fd);
+
+	return pmem_unmount(fs->dir);
+}
+
+/* With all its blocks in place */
+static int fs_create(const struct fs *fs, const char *name)
+{
+	char path[64], bytes[SZ_4K];
+	int fd, i;
+
+	snprintf(path, sizeof(path), "%s/%s", fs->dir, name);
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	memset(bytes, RAM_BYTE, sizeof(bytes));
+	for (i = 0; fd >= 0 && i < FILE_SIZE / SZ_4K; i++)
+		if (write(fd, bytes, sizeof(bytes)) != sizeof(bytes))
+			fd_close(&fd);
+
+	return fd;
+}
+
+static void fs_open(struct __test_metadata *_metadata, struct fs *fs, const char *options)
+{
+	int ret = p2p_open(&fs->p, &want_edu);
+
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	fs->fd = -1;
+	fs->why = ret ? NO_DEVICE : pmem_mount(fs->dir, options);
+	if (fs->why)
+		return;
+
+	fs->fd = fs_create(fs, "file");
+	ASSERT_LE(0, fs->fd);
+	fs->avail = dma_avail(fs->p.iommu);
+	fs->locked = proc_locked_kb();
+}
+
+static void fs_close(struct fs *fs)
+{
+	fs_unmount(fs);
+	if (!fs->why || strcmp(fs->why, NO_DEVICE))
+		p2p_close(&fs->p);
+}
+
+static void *fs_mmap(const struct fs *fs, int prot, int flags)
+{
+	void *mem = mmap(NULL, FILE_SIZE, prot, flags, fs->fd, 0);
+
+	return mem == MAP_FAILED ? NULL : mem;
+}
+
+static void expect_nothing_mapped(struct __test_metadata *_metadata, struct fs *fs)
+{
+	EXPECT_NE(1, iommu_lookup(fs->p.bdf_a, IOVA_BAR, NULL));
+	EXPECT_EQ(0, dma_unmap(fs->p.iommu, IOVA_BAR, 2 * FILE_SIZE));
+	EXPECT_EQ(fs->avail, dma_avail(fs->p.iommu));
+	EXPECT_EQ(fs->locked, proc_locked_kb());
+}
+
+FIXTURE(dax) {
+	struct fs fs;
+};
+
+FIXTURE_VARIANT(dax) {
+	int flags;
+	int prot;
+	bool touched;
+};
+
+FIXTURE_VARIANT_ADD(dax, shared) {
+	.flags = MAP_SHARED,
+	.prot = PROT_READ | PROT_WRITE,
+	.touched = true,
+};
+
+FIXTURE_VARIANT_ADD(dax, shared_untouched) {
+	.flags = MAP_SHARED,
+	.prot = PROT_READ | PROT_WRITE,
+};
+
+FIXTURE_VARIANT_ADD(dax, shared_read_only) {
+	.flags = MAP_SHARED,
+	.prot = PROT_READ,
+	.touched = true,
+};
+
+FIXTURE_VARIANT_ADD(dax, private_untouched) {
+	.flags = MAP_PRIVATE,
+	.prot = PROT_READ | PROT_WRITE,
+};
+
+FIXTURE_SETUP(dax)
+{
+	struct fs *fs = &self->fs;
+	struct statx st;
+	size_t i;
+
+	fs_open(_metadata, fs, "dax");
+	if (fs->why)
+		return;
+
+	ASSERT_EQ(0, statx(fs->fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &st));
+	ASSERT_TRUE(st.stx_attributes & STATX_ATTR_DAX);
+	fs->mem = fs_mmap(fs, variant->prot, variant->flags);
+	ASSERT_NE(NULL, fs->mem);
+	for (i = 0; variant->touched && i < FILE_SIZE; i += SZ_4K)
+		if (variant->prot & PROT_WRITE)
+			memset(fs->mem + i, RAM_BYTE, SZ_4K);
+		else
+			mmio_read32(fs->mem + i);
+}
+
+FIXTURE_TEARDOWN(dax)
+{
+	fs_close(&self->fs);
+}
+
+/* F2: fs-dax memory is refused; the file can be truncated, and the filesystem unmounted */
+DAX_TEST(fs_dax_is_refused)
+{
+	struct fs *fs = &self->fs;
+	struct iommu *iommu;
+
+	if (fs->why)
+		SKIP(return, "%s", fs->why);
+
+	iommu = fs->p.iommu;
+	EXPECT_EQ(-EOPNOTSUPP, dma_map(iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_RO));
+	expect_nothing_mapped(_metadata, fs);
+	if (variant->prot & PROT_WRITE) {
+		EXPECT_EQ(-EOPNOTSUPP, dma_map(iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_RW));
+		EXPECT_EQ(-EOPNOTSUPP, dma_map(iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_WO));
+		expect_nothing_mapped(_metadata, fs);
+	}
+
+	EXPECT_EQ(0, ftruncate(fs->fd, 0));
+	EXPECT_EQ(-EFAULT, bus_read32(fs->mem, NULL));
+	EXPECT_EQ(0, fs_unmount(fs));
+}
+
+/* F2: so is memory that is fine as far as to where fs-dax memory begins */
+DAX_TEST(ram_beside_fs_dax_is_refused)
+{
+	struct fs *fs = &self->fs;
+	void *area;
+
+	if (fs->why)
+		SKIP(return, "%s", fs->why);
+
+	area = ram_alloc(2 * FILE_SIZE);
+	ASSERT_NE(NULL, area);
+	ASSERT_EQ(area + FILE_SIZE, mremap(fs->mem, FILE_SIZE, FILE_SIZE,
+					   MREMAP_MAYMOVE | MREMAP_FIXED, area + FILE_SIZE));
+	fs->mem = area + FILE_SIZE;
+	EXPECT_EQ(-EOPNOTSUPP, dma_map(fs->p.iommu, IOVA_BAR, area, 2 * FILE_SIZE, DMA_RO));
+	expect_nothing_mapped(_metadata, fs);
+	EXPECT_EQ(0, ftruncate(fs->fd, 0));
+	EXPECT_EQ(0, fs_unmount(fs));
+
+	/* Without it the same is mapped, and charged */
+	EXPECT_EQ(0, dma_map(fs->p.iommu, IOVA_BAR, area, FILE_SIZE, DMA_RW));
+	EXPECT_EQ(fs->locked + FILE_SIZE / SZ_1K, proc_locked_kb());
+	EXPECT_EQ(1, p2p_agrees(&fs->p, IOVA_BAR, area));
+}
+
+/*
+ * The same file with its pages in the page cache
+ */
+FIXTURE(file) {
+	struct fs fs;
+};
+
+FIXTURE_SETUP(file)
+{
+	struct fs *fs = &self->fs;
+
+	fs_open(_metadata, fs, "");
+	if (fs->why)
+		return;
+
+	fs->mem = fs_mmap(fs, PROT_READ | PROT_WRITE, MAP_SHARED);
+	ASSERT_NE(NULL, fs->mem);
+}
+
+FIXTURE_TEARDOWN(file)
+{
+	fs_close(&self->fs);
+}
+
+/* How many pages of the file are in the page cache? */
+static int pages_cached(int fd)
+{
+	unsigned char in[FILE_SIZE / SZ_4K] = { };
+	int i, n = 0;
+	void *mem;
+
+	mem = mmap(NULL, FILE_SIZE, PROT_READ, MAP_SHARED, fd, 0);
+	if (mem == MAP_FAILED)
+		return -1;
+	if (mincore(mem, FILE_SIZE, in))
+		n = -1;
+	munmap(mem, FILE_SIZE);
+	for (i = 0; n >= 0 && i < FILE_SIZE / SZ_4K; i++)
+		n += in[i] & 1;
+
+	return n;
+}
+
+/* F1: the page cache keeps pages that are mapped for DMA, as it does not keep others */
+FILE_TEST(page_cache_keeps_the_pages)
+{
+	const int pages = FILE_SIZE / SZ_4K;
+	uint64_t before[FILE_SIZE / SZ_4K], after[FILE_SIZE / SZ_4K];
+	char bytes[SPAN];
+	struct fs *fs = &self->fs;
+	int other, i;
+
+	if (fs->why)
+		SKIP(return, "%s", fs->why);
+
+	other = fs_create(fs, "other");
+	ASSERT_LE(0, other);
+	ASSERT_EQ(0, dma_map(fs->p.iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_RO));
+	EXPECT_EQ(fs->locked + FILE_SIZE / SZ_1K, proc_locked_kb());
+	EXPECT_EQ(1, p2p_reads(&fs->p, IOVA_BAR + SZ_4K, fs->mem + SZ_4K));
+	for (i = 0; i < pages; i++)
+		mmio_read32(fs->mem + i * SZ_4K);
+	ASSERT_EQ(0, pages_of(fs->mem, pages, before));
+
+	/* With no mapping but the device's, the pages written back, and told to go */
+	ASSERT_EQ(0, munmap(fs->mem, FILE_SIZE));
+	ASSERT_EQ(0, fsync(other));
+	ASSERT_EQ(0, fsync(fs->fd));
+	EXPECT_EQ(pages, pages_cached(other));
+	EXPECT_EQ(0, posix_fadvise(other, 0, 0, POSIX_FADV_DONTNEED));
+	EXPECT_EQ(0, posix_fadvise(fs->fd, 0, 0, POSIX_FADV_DONTNEED));
+	EXPECT_EQ(0, pages_cached(other));
+	EXPECT_EQ(pages, pages_cached(fs->fd));
+	close(other);
+
+	fs->mem = fs_mmap(fs, PROT_READ | PROT_WRITE, MAP_SHARED);
+	ASSERT_NE(NULL, fs->mem);
+	EXPECT_EQ(1, p2p_reads(&fs->p, IOVA_BAR + SZ_4K, fs->mem + SZ_4K));
+	for (i = 0; i < pages; i++)
+		mmio_read32(fs->mem + i * SZ_4K);
+	ASSERT_EQ(0, pages_of(fs->mem, pages, after));
+	EXPECT_EQ(0, memcmp(before, after, sizeof(before)));
+
+	/* What is written by other means than the mmap is there too */
+	memset(bytes, 0x66, sizeof(bytes));
+	ASSERT_EQ(SPAN, pwrite(fs->fd, bytes, SPAN, 0));
+	EXPECT_EQ(1, p2p_still_reads(&fs->p, IOVA_BAR, 0x66));
+
+	EXPECT_EQ(FILE_SIZE, dma_unmap(fs->p.iommu, IOVA_BAR, FILE_SIZE));
+	expect_nothing_mapped(_metadata, fs);
+	EXPECT_EQ(0, fs_unmount(fs));
+}
+
+/* F1, F2: for the device to write: refused, as newer kernels do, or true to the file */
+FILE_TEST(file_is_written_or_refused)
+{
+	struct fs *fs = &self->fs;
+	char bytes[SPAN];
+	int ret;
+
+	if (fs->why)
+		SKIP(return, "%s", fs->why);
+
+	ret = dma_map(fs->p.iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_RW);
+	if (ret) {
+		EXPECT_EQ(-EFAULT, ret);
+	} else {
+		EXPECT_EQ(1, p2p_agrees(&fs->p, IOVA_BAR + SZ_4K, fs->mem + SZ_4K));
+		ASSERT_EQ(SPAN, pread(fs->fd, bytes, SPAN, SZ_4K));
+		EXPECT_EQ(0, memcmp(bytes, fs->mem + SZ_4K, SPAN));
+		EXPECT_EQ(FILE_SIZE, dma_unmap(fs->p.iommu, IOVA_BAR, FILE_SIZE));
+	}
+	expect_nothing_mapped(_metadata, fs);
+	EXPECT_EQ(0, fs_unmount(fs));
+}
+
+/*
+ * F1: what a process must not do.  A file can be truncated while it is mapped for DMA, and
+ * what was cut off is from then on the device's alone.
+ */
+FILE_TEST(truncated_pages_are_the_devices_alone)
+{
+	struct fs *fs = &self->fs;
+
+	if (fs->why)
+		SKIP(return, "%s", fs->why);
+
+	ASSERT_EQ(0, dma_map(fs->p.iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_RO));
+	ASSERT_EQ(0, ftruncate(fs->fd, 0));
+	EXPECT_EQ(-EFAULT, bus_read32(fs->mem, NULL));
+	EXPECT_EQ(1, p2p_still_reads(&fs->p, IOVA_BAR, RAM_BYTE));
+
+	ASSERT_EQ(0, ftruncate(fs->fd, FILE_SIZE));
+	memset(fs->mem, 0x77, FILE_SIZE);
+	EXPECT_EQ(1, p2p_still_reads(&fs->p, IOVA_BAR, RAM_BYTE));
+	EXPECT_EQ(0, fs_unmount(fs));
+	EXPECT_EQ(1, p2p_still_reads(&fs->p, IOVA_BAR, RAM_BYTE));
+
+	EXPECT_EQ(FILE_SIZE, dma_unmap(fs->p.iommu, IOVA_BAR, FILE_SIZE));
+	expect_nothing_mapped(_metadata, fs);
+}
+
+TEST_HARNESS_MAIN

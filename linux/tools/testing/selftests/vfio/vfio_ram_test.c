@@ -1,0 +1,1106 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Ordinary memory that is mapped for DMA: whatever the process and the kernel do with it,
+ * the device and the process go on seeing the same bytes, and what is pinned is charged.
+ *
+ * Some tests need two NUMA nodes; numa=fake=2 will do, as a kernel parameter.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../kselftest_harness.h"
+#include "vfio_util.h"
+
+#define TIMEOUT		180
+
+#define RAM_TEST(name)	TEST_F_TIMEOUT(ram, name, TIMEOUT)
+#define RO_TEST(name)	TEST_F_TIMEOUT(readonly, name, TIMEOUT)
+#define PAGES_TEST(name)	TEST_F_TIMEOUT(pages, name, TIMEOUT)
+#define LOCKED_TEST(name)	TEST_F_TIMEOUT(locked, name, TIMEOUT)
+
+#define NO_DEVICE	"needs an edu device"
+
+#define SIZE		RAM_SIZE
+#define PAGES		(SIZE / SZ_4K)
+#define HALF		(SIZE / 2)
+
+/* Where one transfer touches the last page of one half and the first of the other */
+#define MIDDLE		(HALF - SPAN / 2)
+
+#define IOVA_RAM	IOVA_BAR
+#define IOVA_AGAIN	(2 * IOVA_BAR)
+
+/* What is written by whom, where it matters */
+#define OURS		RAM_BYTE
+#define THEIRS		0x22
+#define OTHERS		0x33
+
+#define THP		"/sys/kernel/mm/transparent_hugepage/"
+
+/* A range of memory that may be mapped at IOVA_RAM, and the pages it had then */
+struct ram {
+	struct p2p p;
+	const char *why;	/* it cannot be tested */
+	void *mem;
+	int fd;
+	uint64_t pfn[PAGES];
+	int64_t avail;
+	long locked;
+};
+
+static void ram_open(struct __test_metadata *_metadata, struct ram *r)
+{
+	int ret = p2p_open(&r->p, &want_edu);
+
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	r->why = ret ? NO_DEVICE : NULL;
+	r->fd = -1;
+	if (ret)
+		return;
+
+	r->avail = dma_avail(r->p.iommu);
+	r->locked = proc_locked_kb();
+}
+
+static void ram_close(struct ram *r)
+{
+	fd_close(&r->fd);
+	if (!r->why || strcmp(r->why, NO_DEVICE))
+		p2p_close(&r->p);
+}
+
+/* How many of the pages are not those that were mapped for DMA?  All are touched first */
+static int pages_moved(const struct ram *r, size_t first, size_t n)
+{
+	uint64_t now[PAGES];
+	int moved = 0;
+	size_t i;
+
+	for (i = first; i < first + n; i++)
+		mmio_read32(r->mem + i * SZ_4K);
+	if (pages_of(r->mem + first * SZ_4K, n, now))
+		return -1;
+
+	for (i = 0; i < n; i++)
+		moved += now[i] != r->pfn[first + i];
+
+	return moved;
+}
+
+static void ram_map(struct __test_metadata *_metadata, struct ram *r, u32 flags)
+{
+	const size_t at[] = { 0, PAGES / 2 - 1, PAGES / 2, PAGES - 1 };
+	size_t i;
+
+	ASSERT_EQ(0, dma_map(r->p.iommu, IOVA_RAM, r->mem, SIZE, flags));
+	ASSERT_EQ(0, pages_of(r->mem, PAGES, r->pfn));
+	for (i = 0; i < ARRAY_SIZE(at); i++)
+		EXPECT_TRUE(iommu_maps(r->p.bdf_a, IOVA_RAM + at[i] * SZ_4K,
+				       r->pfn[at[i]] * SZ_4K));
+}
+
+static int ram_agrees(struct ram *r, size_t offset)
+{
+	return p2p_agrees(&r->p, IOVA_RAM + offset, r->mem + offset);
+}
+
+static int ram_still_reads(struct ram *r, size_t offset, uint8_t byte)
+{
+	return p2p_still_reads(&r->p, IOVA_RAM + offset, byte);
+}
+
+static uint8_t byte_at(const void *addr)
+{
+	return __atomic_load_n((const uint8_t *)addr, __ATOMIC_RELAXED);
+}
+
+/* Nothing is left of a mapping that was refused, or is gone */
+static void expect_nothing_mapped(struct __test_metadata *_metadata, struct ram *r)
+{
+	EXPECT_NE(1, iommu_lookup(r->p.bdf_a, IOVA_RAM, NULL));
+	EXPECT_NE(1, iommu_lookup(r->p.bdf_a, IOVA_RAM + SIZE - SZ_4K, NULL));
+	EXPECT_EQ(0, dma_unmap(r->p.iommu, IOVA_RAM, SIZE));
+	EXPECT_EQ(r->avail, dma_avail(r->p.iommu));
+	EXPECT_EQ(r->locked, proc_locked_kb());
+}
+
+/*
+ * A child that has the memory too, and does with it what it is told to
+ */
+enum order {
+	LOOK,		/* answer what is in the middle */
+	WRITE,		/* write THEIRS there */
+	UNMAP,		/* the first half */
+	EXIT,
+};
+
+struct child {
+	pid_t pid;
+	int sock;
+};
+
+static int child_main(struct ram *r, int sock)
+{
+	uint8_t order, answer;
+
+	while (read(sock, &order, 1) == 1 && order != EXIT) {
+		if (order == WRITE)
+			memset(r->mem + MIDDLE, THEIRS, SPAN);
+		if (order == UNMAP)
+			answer = munmap(r->mem, HALF) ? 1 : 0;
+		else
+			answer = byte_at(r->mem + MIDDLE);
+		if (write(sock, &answer, 1) != 1)
+			break;
+	}
+
+	return 0;
+}
+
+static int child_start(struct child *child, struct ram *r)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
+		return -errno;
+
+	child->pid = fork();
+	if (!child->pid) {
+		die_with_parent();
+		close(pair[0]);
+		_exit(child_main(r, pair[1]));
+	}
+	close(pair[1]);
+	child->sock = pair[0];
+
+	return child->pid < 0 ? -errno : 0;
+}
+
+static int child_do(struct child *child, uint8_t order)
+{
+	uint8_t answer;
+
+	if (send(child->sock, &order, 1, MSG_NOSIGNAL) != 1 || read(child->sock, &answer, 1) != 1)
+		return -1;
+
+	return answer;
+}
+
+static int child_end(struct child *child)
+{
+	uint8_t order = EXIT;
+	int status;
+
+	if (send(child->sock, &order, 1, MSG_NOSIGNAL) != 1)
+		return -1;
+	close(child->sock);
+	if (waitpid(child->pid, &status, 0) != child->pid)
+		return -1;
+
+	return status;
+}
+
+/* Run it in a child; what it returns */
+static int in_child(int (*fn)(struct ram *r), struct ram *r)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (!pid) {
+		die_with_parent();
+		_exit(fn(r));
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		return -1;
+
+	return WEXITSTATUS(status);
+}
+
+/*
+ * NUMA nodes
+ */
+#define SAMPLES		16
+
+/* Where in the memory the samples are: one a huge page would do */
+static void samples_of(void *mem, void **at)
+{
+	int i;
+
+	for (i = 0; i < SAMPLES; i++)
+		at[i] = mem + i * (SIZE / SAMPLES);
+}
+
+static int node_of(void *addr)
+{
+	int node = -1;
+
+	if (syscall(SYS_move_pages, 0, 1UL, &addr, NULL, &node, 0))
+		return -errno;
+
+	return node;
+}
+
+/* Move memory to the other node, as far as it can be moved; how many samples were not? */
+static int move_pages_away(void *mem)
+{
+	int nodes[SAMPLES], status[SAMPLES], i, stayed = 0, to = node_of(mem) ? 0 : 1;
+	uint64_t before[PAGES], after[PAGES];
+	void *at[SAMPLES];
+
+	samples_of(mem, at);
+	for (i = 0; i < SAMPLES; i++)
+		nodes[i] = to;
+	if (pages_of(mem, PAGES, before))
+		return -1;
+	if (syscall(SYS_move_pages, 0, (unsigned long)SAMPLES, at, nodes, status, 1 << 1) < 0)
+		return -1;
+	for (i = 0; i < SAMPLES; i++)
+		mmio_read32(at[i]);
+	if (pages_of(mem, PAGES, after))
+		return -1;
+
+	for (i = 0; i < SAMPLES; i++)
+		stayed += before[i * PAGES / SAMPLES] == after[i * PAGES / SAMPLES];
+
+	return stayed;
+}
+
+/*
+ * Every kind of memory there is to map for reading and writing
+ */
+FIXTURE(ram) {
+	struct ram r;
+};
+
+FIXTURE_VARIANT(ram) {
+	struct ram_kind kind;
+};
+
+FIXTURE_VARIANT_ADD(ram, anon) {
+	.kind = { },
+};
+
+FIXTURE_VARIANT_ADD(ram, thp) {
+	.kind = { .huge = true },
+};
+
+FIXTURE_VARIANT_ADD(ram, shmem) {
+	.kind = { .shared = true },
+};
+
+FIXTURE_VARIANT_ADD(ram, shmem_thp) {
+	.kind = { .shared = true, .huge = true },
+};
+
+FIXTURE_VARIANT_ADD(ram, hugetlb) {
+	.kind = { .shared = true, .hugetlb = true },
+};
+
+FIXTURE_VARIANT_ADD(ram, hugetlb_private) {
+	.kind = { .hugetlb = true },
+};
+
+FIXTURE_SETUP(ram)
+{
+	const struct ram_kind *kind = &variant->kind;
+	struct ram *r = &self->r;
+
+	ram_open(_metadata, r);
+	if (r->why)
+		return;
+
+	r->why = ram_is_missing(kind);
+	if (r->why)
+		return;
+
+	r->mem = ram_of_kind(kind, &r->fd);
+	ASSERT_NE(NULL, r->mem);
+	ASSERT_EQ(kind->huge || kind->hugetlb, ram_is_huge(r->mem));
+}
+
+FIXTURE_TEARDOWN(ram)
+{
+	ram_close(&self->r);
+}
+
+/* F1: of a child and its parent that both write, here the child does so first */
+RAM_TEST(child_writes_first)
+{
+	const uint8_t seen = variant->kind.shared ? THEIRS : OURS;
+	struct ram *r = &self->r;
+	struct child child;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+
+	ram_map(_metadata, r, DMA_RW);
+	ASSERT_EQ(0, child_start(&child, r));
+	EXPECT_EQ(THEIRS, child_do(&child, WRITE));
+	EXPECT_EQ(seen, byte_at(r->mem + MIDDLE));
+	EXPECT_EQ(1, ram_still_reads(r, MIDDLE, seen));
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	EXPECT_EQ(0, child_end(&child));
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	EXPECT_EQ(0, pages_moved(r, 0, PAGES));
+}
+
+/* F1: here the parent does, and the device; to the child nothing of it is visible */
+RAM_TEST(parent_writes_first)
+{
+	const uint8_t sees = variant->kind.shared ? OTHERS : OURS;
+	struct ram *r = &self->r;
+	struct child child;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+
+	ram_map(_metadata, r, DMA_RW);
+	ASSERT_EQ(0, child_start(&child, r));
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	memset(r->mem + MIDDLE, OTHERS, SPAN);
+	EXPECT_EQ(1, ram_still_reads(r, MIDDLE, OTHERS));
+	EXPECT_EQ(sees, child_do(&child, LOOK));
+	EXPECT_EQ(THEIRS, child_do(&child, WRITE));
+	EXPECT_EQ(0, child_end(&child));
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	EXPECT_EQ(0, pages_moved(r, 0, PAGES));
+}
+
+/* F1: a child that was there before the memory was mapped for DMA */
+RAM_TEST(mapped_while_a_child_shares_it)
+{
+	struct ram *r = &self->r;
+	struct child child;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+
+	ASSERT_EQ(0, child_start(&child, r));
+	ram_map(_metadata, r, DMA_RW);
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	EXPECT_EQ(THEIRS, child_do(&child, WRITE));
+	EXPECT_EQ(0, child_end(&child));
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	EXPECT_EQ(0, pages_moved(r, 0, PAGES));
+}
+
+/* F1: parent and child unmap a half each; what the parent has left is the device's too */
+RAM_TEST(each_unmaps_a_half)
+{
+	struct ram *r = &self->r;
+	struct child child;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+	if (variant->kind.hugetlb)
+		SKIP(return, "half a hugetlb page cannot be unmapped");
+
+	ram_map(_metadata, r, DMA_RW);
+	ASSERT_EQ(0, child_start(&child, r));
+	EXPECT_EQ(0, child_do(&child, UNMAP));
+	EXPECT_EQ(0, munmap(r->mem + HALF, HALF));
+	EXPECT_EQ(1, ram_agrees(r, HALF - SPAN));
+	EXPECT_EQ(0, child_end(&child));
+	EXPECT_EQ(1, ram_agrees(r, HALF - SPAN));
+	EXPECT_EQ(0, pages_moved(r, 0, PAGES / 2));
+
+	/* What was unmapped is nobody else's while the device has it */
+	EXPECT_EQ(1, ram_still_reads(r, HALF, OURS));
+	EXPECT_EQ(SIZE, dma_unmap(r->p.iommu, IOVA_RAM, SIZE));
+}
+
+/* F1: wherever the process has the memory in its address space */
+RAM_TEST(mremap_takes_the_pages_along)
+{
+	struct ram *r = &self->r;
+	void *from, *to;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+
+	ram_map(_metadata, r, DMA_RW);
+	from = r->mem;
+	to = ram_reserve(2 * SIZE);
+	ASSERT_NE(NULL, to);
+	/* Where a huge page does not fit */
+	if (!variant->kind.hugetlb)
+		to += 3 * SZ_4K;
+	r->mem = mremap(from, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+	if (r->mem == MAP_FAILED && variant->kind.hugetlb)
+		SKIP(return, "this kernel does not move hugetlb pages");
+	ASSERT_EQ(to, r->mem);
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	EXPECT_EQ(0, pages_moved(r, 0, PAGES));
+
+	r->mem = mremap(to, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, from);
+	ASSERT_EQ(from, r->mem);
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	EXPECT_EQ(0, pages_moved(r, 0, PAGES));
+	EXPECT_EQ(SIZE, dma_unmap(r->p.iommu, IOVA_RAM, SIZE));
+}
+
+/* F1: memory that the process forbids itself to write, and allows again */
+RAM_TEST(mprotect_off_and_on)
+{
+	const int prots[] = { PROT_READ, PROT_NONE };
+	struct ram *r = &self->r;
+	size_t i;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+
+	ram_map(_metadata, r, DMA_RW);
+	for (i = 0; i < ARRAY_SIZE(prots); i++) {
+		ASSERT_EQ(0, mprotect(r->mem, SIZE, prots[i]));
+		ASSERT_EQ(0, mprotect(r->mem, SIZE, PROT_READ | PROT_WRITE));
+		EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	}
+
+	/* A half alone, which splits a huge page */
+	if (!variant->kind.hugetlb) {
+		ASSERT_EQ(0, mprotect(r->mem, HALF, PROT_READ));
+		ASSERT_EQ(0, mprotect(r->mem, HALF, PROT_READ | PROT_WRITE));
+		EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	}
+	EXPECT_EQ(0, pages_moved(r, 0, PAGES));
+}
+
+/* F1: memory that children do not get, in part and as a whole */
+RAM_TEST(dontfork)
+{
+	struct ram *r = &self->r;
+	struct child child;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+
+	ram_map(_metadata, r, DMA_RW);
+	ASSERT_EQ(0, madvise(r->mem, variant->kind.hugetlb ? SIZE : HALF, MADV_DONTFORK));
+	ASSERT_EQ(0, child_start(&child, r));
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	EXPECT_EQ(0, child_end(&child));
+
+	ASSERT_EQ(0, madvise(r->mem, SIZE, MADV_DONTFORK));
+	ASSERT_EQ(0, child_start(&child, r));
+	EXPECT_EQ(0, child_end(&child));
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	EXPECT_EQ(0, pages_moved(r, 0, PAGES));
+}
+
+/* F1: pages are not moved to another node, as they are when not mapped for DMA */
+RAM_TEST(move_pages_leaves_it_where_it_is)
+{
+	struct ram *r = &self->r;
+	void *other;
+	int fd;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+	if (access("/sys/devices/system/node/node1", F_OK))
+		SKIP(return, "needs two NUMA nodes");
+	if (node_of(r->mem) < 0)
+		SKIP(return, "this kernel moves no pages on request");
+
+	ram_map(_metadata, r, DMA_RW);
+	other = ram_of_kind(&variant->kind, &fd);
+	ASSERT_NE(NULL, other);
+	EXPECT_EQ(0, move_pages_away(other));
+	EXPECT_EQ(SAMPLES, move_pages_away(r->mem));
+	EXPECT_EQ(0, pages_moved(r, 0, PAGES));
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+
+	EXPECT_EQ(SIZE, dma_unmap(r->p.iommu, IOVA_RAM, SIZE));
+	EXPECT_EQ(0, move_pages_away(r->mem));
+}
+
+/* F2: what is pinned is charged, once for each mapping, until it is unmapped */
+RAM_TEST(mapping_is_charged_while_it_lasts)
+{
+	struct ram *r = &self->r;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+
+	ram_map(_metadata, r, DMA_RW);
+	EXPECT_EQ(r->locked + SIZE / SZ_1K, proc_locked_kb());
+	EXPECT_EQ(r->avail - 1, dma_avail(r->p.iommu));
+	ASSERT_EQ(0, dma_map(r->p.iommu, IOVA_AGAIN, r->mem, HALF, DMA_RO));
+	EXPECT_EQ(r->locked + (SIZE + HALF) / SZ_1K, proc_locked_kb());
+
+	EXPECT_EQ(-EEXIST, dma_map(r->p.iommu, IOVA_RAM, r->mem, SIZE, DMA_RW));
+	EXPECT_EQ(r->locked + (SIZE + HALF) / SZ_1K, proc_locked_kb());
+
+	/* It is the mapping that counts, not what the process has at that address */
+	ASSERT_EQ(0, munmap(r->mem, SIZE));
+	EXPECT_EQ(r->locked + (SIZE + HALF) / SZ_1K, proc_locked_kb());
+
+	EXPECT_EQ(HALF, dma_unmap(r->p.iommu, IOVA_AGAIN, HALF));
+	EXPECT_EQ(r->locked + SIZE / SZ_1K, proc_locked_kb());
+	EXPECT_EQ(SIZE, dma_unmap(r->p.iommu, IOVA_RAM, SIZE));
+	expect_nothing_mapped(_metadata, r);
+}
+
+/*
+ * F1: what a process must not do.  Memory that it discards is from then on the device's
+ * alone: it stays what it was, and no part of what the process sees there afterwards.
+ */
+RAM_TEST(discarded_memory_is_the_devices_alone)
+{
+	struct ram *r = &self->r;
+	void *more;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+
+	ram_map(_metadata, r, DMA_RW);
+	if (variant->kind.shared) {
+		ASSERT_EQ(0, ftruncate(r->fd, 0));
+		ASSERT_EQ(0, ftruncate(r->fd, SIZE));
+	} else if (madvise(r->mem, SIZE, MADV_DONTNEED)) {
+		ASSERT_TRUE(variant->kind.hugetlb);
+		SKIP(return, "this kernel does not discard hugetlb pages");
+	}
+
+	EXPECT_EQ(0, byte_at(r->mem + MIDDLE));
+	EXPECT_EQ(1, ram_still_reads(r, MIDDLE, OURS));
+	memset(r->mem, THEIRS, SIZE);
+	EXPECT_EQ(PAGES, pages_moved(r, 0, PAGES));
+	more = ram_alloc(8 * SIZE);
+	ASSERT_NE(NULL, more);
+	memset(more, OTHERS, 8 * SIZE);
+	EXPECT_EQ(1, ram_still_reads(r, MIDDLE, OURS));
+	EXPECT_EQ(0, p2p_store(&r->p, IOVA_RAM + HALF, 0));
+	EXPECT_EQ(THEIRS, byte_at(r->mem + HALF));
+
+	EXPECT_EQ(SIZE, dma_unmap(r->p.iommu, IOVA_RAM, SIZE));
+	expect_nothing_mapped(_metadata, r);
+
+	/* Mapped once more it is in order again */
+	ram_map(_metadata, r, DMA_RW);
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+}
+
+/*
+ * Memory that the device may read and not write, in any state it may be in then
+ */
+FIXTURE(readonly) {
+	struct ram r;
+};
+
+FIXTURE_VARIANT(readonly) {
+	struct ram_kind kind;
+	bool touched;		/* pages are in place */
+	bool forked;		/* and a child has them */
+	bool file;		/* they are those of a file, and the process has no copy yet */
+	bool read_only;		/* the process itself may not write, for now */
+};
+
+FIXTURE_VARIANT_ADD(readonly, untouched) {
+	.touched = false,
+};
+
+FIXTURE_VARIANT_ADD(readonly, untouched_thp) {
+	.kind = { .huge = true },
+};
+
+FIXTURE_VARIANT_ADD(readonly, untouched_hugetlb) {
+	.kind = { .hugetlb = true },
+};
+
+FIXTURE_VARIANT_ADD(readonly, touched) {
+	.touched = true,
+};
+
+FIXTURE_VARIANT_ADD(readonly, touched_then_protected) {
+	.touched = true,
+	.read_only = true,
+};
+
+FIXTURE_VARIANT_ADD(readonly, untouched_and_protected) {
+	.read_only = true,
+};
+
+FIXTURE_VARIANT_ADD(readonly, touched_then_forked) {
+	.touched = true,
+	.forked = true,
+};
+
+FIXTURE_VARIANT_ADD(readonly, thp_then_forked) {
+	.kind = { .huge = true },
+	.touched = true,
+	.forked = true,
+};
+
+FIXTURE_VARIANT_ADD(readonly, private_file) {
+	.file = true,
+};
+
+FIXTURE_VARIANT_ADD(readonly, shmem) {
+	.kind = { .shared = true },
+	.touched = true,
+};
+
+FIXTURE_SETUP(readonly)
+{
+	const struct ram_kind *kind = &variant->kind;
+	struct ram *r = &self->r;
+
+	ram_open(_metadata, r);
+	if (r->why)
+		return;
+
+	r->why = ram_is_missing(kind);
+	if (r->why)
+		return;
+
+	if (variant->file) {
+		r->mem = ram_reserve(SIZE);
+		ASSERT_NE(NULL, r->mem);
+		r->fd = memfd_create("vfio_ram_test", MFD_CLOEXEC);
+		ASSERT_LE(0, r->fd);
+		ASSERT_EQ(0, ftruncate(r->fd, SIZE));
+		ASSERT_EQ(r->mem, mmap(r->mem, SIZE, PROT_READ | PROT_WRITE,
+				       MAP_PRIVATE | MAP_FIXED, r->fd, 0));
+	} else {
+		r->mem = ram_of_kind(kind, &r->fd);
+		ASSERT_NE(NULL, r->mem);
+	}
+	if (!variant->touched && !variant->file)
+		ASSERT_NE(MAP_FAILED, mmap(r->mem, SIZE, PROT_READ | PROT_WRITE,
+					   MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS |
+					   (kind->hugetlb ? MAP_HUGETLB : 0), -1, 0));
+	if (kind->huge)
+		ASSERT_EQ(0, madvise(r->mem, SIZE, MADV_HUGEPAGE));
+}
+
+FIXTURE_TEARDOWN(readonly)
+{
+	ram_close(&self->r);
+}
+
+/* F1: a device that only reads sees what the process writes after the mapping was made */
+RO_TEST(device_sees_later_writes)
+{
+	struct ram *r = &self->r;
+	struct child child;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+
+	if (variant->read_only)
+		ASSERT_EQ(0, mprotect(r->mem, SIZE, PROT_READ));
+	if (variant->forked)
+		ASSERT_EQ(0, child_start(&child, r));
+	ASSERT_EQ(0, dma_map(r->p.iommu, IOVA_RAM, r->mem, SIZE, DMA_RO));
+	if (variant->read_only)
+		ASSERT_EQ(0, mprotect(r->mem, SIZE, PROT_READ | PROT_WRITE));
+
+	EXPECT_EQ(1, p2p_reads(&r->p, IOVA_RAM + MIDDLE, r->mem + MIDDLE));
+	if (variant->forked) {
+		EXPECT_EQ(THEIRS, child_do(&child, WRITE));
+		EXPECT_EQ(1, p2p_reads(&r->p, IOVA_RAM + MIDDLE, r->mem + MIDDLE));
+		EXPECT_EQ(0, child_end(&child));
+	}
+	EXPECT_EQ(SIZE, dma_unmap(r->p.iommu, IOVA_RAM, SIZE));
+	expect_nothing_mapped(_metadata, r);
+}
+
+/* F1: and cannot write, to the process's memory or to what others share with it */
+RO_TEST(device_does_not_write)
+{
+	struct ram *r = &self->r;
+	uint8_t before;
+	void *file;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+
+	if (variant->read_only)
+		ASSERT_EQ(0, mprotect(r->mem, SIZE, PROT_READ));
+	ASSERT_EQ(0, dma_map(r->p.iommu, IOVA_RAM, r->mem, SIZE, DMA_RO));
+	before = byte_at(r->mem + MIDDLE);
+	EXPECT_EQ(0, p2p_store(&r->p, IOVA_RAM + MIDDLE, 0x5a5a5a5a));
+	EXPECT_EQ(before, byte_at(r->mem + MIDDLE));
+	EXPECT_EQ(1, ram_still_reads(r, MIDDLE, before));
+
+	/* Nor does the mapping give the process's own writes away */
+	if (variant->file) {
+		file = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, r->fd, 0);
+		ASSERT_NE(MAP_FAILED, file);
+		memset(r->mem, OTHERS, SIZE);
+		EXPECT_EQ(0, byte_at(file + MIDDLE));
+	}
+	EXPECT_EQ(SIZE, dma_unmap(r->p.iommu, IOVA_RAM, SIZE));
+	expect_nothing_mapped(_metadata, r);
+
+	/* It is not let write what the process may not */
+	ASSERT_EQ(0, mprotect(r->mem, SIZE, PROT_READ));
+	EXPECT_EQ(-EFAULT, dma_map(r->p.iommu, IOVA_RAM, r->mem, SIZE, DMA_RW));
+	EXPECT_EQ(-EFAULT, dma_map(r->p.iommu, IOVA_RAM, r->mem, SIZE, DMA_WO));
+	expect_nothing_mapped(_metadata, r);
+}
+
+/*
+ * What the kernel does with pages of its own accord
+ */
+FIXTURE(pages) {
+	struct ram r;
+};
+
+FIXTURE_SETUP(pages)
+{
+	ram_open(_metadata, &self->r);
+}
+
+FIXTURE_TEARDOWN(pages)
+{
+	ram_close(&self->r);
+}
+
+/* F1: compaction moves the pages all around, and not those */
+PAGES_TEST(compaction_leaves_it_where_it_is)
+{
+	const size_t size = 64 * SZ_1M, pages = size / SZ_4K;
+	uint64_t *before, *after;
+	struct ram *r = &self->r;
+	size_t i, moved = 0;
+	int tries;
+	void *all;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+	if (access("/proc/sys/vm/compact_memory", W_OK))
+		SKIP(return, "this kernel has no compaction");
+
+	before = calloc(pages, sizeof(*before));
+	after = calloc(pages, sizeof(*after));
+	ASSERT_TRUE(before && after);
+	all = ram_reserve(size);
+	ASSERT_NE(NULL, all);
+	ASSERT_EQ(all, mmap(all, size, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+	ASSERT_EQ(0, madvise(all, size, MADV_NOHUGEPAGE));
+	memset(all, OURS, size);
+
+	/* The one in the middle is for DMA, of the others every other page is freed */
+	r->mem = all + size / 2;
+	ram_map(_metadata, r, DMA_RW);
+	for (i = 0; i < pages; i += 2)
+		if (all + i * SZ_4K < r->mem || all + i * SZ_4K >= r->mem + SIZE)
+			ASSERT_EQ(0, madvise(all + i * SZ_4K, SZ_4K, MADV_DONTNEED));
+	ASSERT_EQ(0, pages_of(all, pages, before));
+
+	for (tries = 0; !moved && tries < 5; tries++) {
+		ASSERT_EQ(0, write_text("/proc/sys/vm/compact_memory", "1"));
+		for (i = 1; i < pages; i += 2)
+			mmio_read32(all + i * SZ_4K);
+		ASSERT_EQ(0, pages_of(all, pages, after));
+		for (i = 1; i < pages; i += 2)
+			moved += before[i] != after[i];
+	}
+	EXPECT_NE(0, moved);
+	EXPECT_EQ(0, pages_moved(r, 0, PAGES));
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	free(before);
+	free(after);
+}
+
+static int khugepaged_scans(void)
+{
+	char text[32];
+
+	if (read_text(THP "khugepaged/full_scans", text, sizeof(text)) < 0)
+		return -1;
+
+	return atoi(text);
+}
+
+/* F1: small pages are not replaced by a huge one, as they are when not mapped for DMA */
+PAGES_TEST(khugepaged_leaves_it_as_it_is)
+{
+	uint64_t deadline = now_us() + 100 * 1000000ULL;
+	const struct ram_kind small = { };
+	struct ram *r = &self->r;
+	int fd, scans;
+	void *other;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+	if (access(THP "khugepaged", F_OK))
+		SKIP(return, "this kernel has no khugepaged");
+
+	r->mem = ram_of_kind(&small, &r->fd);
+	ASSERT_NE(NULL, r->mem);
+	other = ram_of_kind(&small, &fd);
+	ASSERT_NE(NULL, other);
+	ram_map(_metadata, r, DMA_RW);
+	ASSERT_FALSE(ram_is_huge(r->mem));
+	ASSERT_FALSE(ram_is_huge(other));
+	ASSERT_EQ(0, madvise(r->mem, SIZE, MADV_HUGEPAGE));
+	ASSERT_EQ(0, madvise(other, SIZE, MADV_HUGEPAGE));
+	ASSERT_EQ(0, write_text(THP "khugepaged/pages_to_scan", "65536"));
+	ASSERT_EQ(0, write_text(THP "khugepaged/alloc_sleep_millisecs", "10"));
+	ASSERT_EQ(0, write_text(THP "khugepaged/scan_sleep_millisecs", "10"));
+
+	/* When it has seen both, and started over again */
+	while (!ram_is_huge(other) && now_us() < deadline)
+		usleep(10000);
+	EXPECT_TRUE(ram_is_huge(other));
+	scans = khugepaged_scans();
+	while (khugepaged_scans() < scans + 2 && now_us() < deadline)
+		usleep(10000);
+	EXPECT_LE(scans + 2, khugepaged_scans());
+	write_text(THP "khugepaged/scan_sleep_millisecs", "10000");
+
+	EXPECT_FALSE(ram_is_huge(r->mem));
+	EXPECT_EQ(0, pages_moved(r, 0, PAGES));
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+}
+
+/* F1: a huge page is mapped in pieces by the process, and may itself not be split */
+PAGES_TEST(huge_page_is_split)
+{
+	const char *split = "/sys/kernel/debug/split_huge_pages";
+	const struct ram_kind huge = { .huge = true };
+	struct ram *r = &self->r;
+	void *other;
+	int fd;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+	if (ram_is_missing(&huge))
+		SKIP(return, "%s", ram_is_missing(&huge));
+
+	r->mem = ram_of_kind(&huge, &r->fd);
+	ASSERT_NE(NULL, r->mem);
+	other = ram_of_kind(&huge, &fd);
+	ASSERT_NE(NULL, other);
+	ASSERT_TRUE(ram_is_huge(r->mem));
+	ASSERT_TRUE(ram_is_huge(other));
+	ram_map(_metadata, r, DMA_RW);
+
+	/* The page table entry, for a vma of its own in the middle */
+	ASSERT_EQ(0, madvise(r->mem + HALF, SZ_4K, MADV_DONTFORK));
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	/* Pages of it that the process gives back */
+	ASSERT_EQ(0, munmap(r->mem + 8 * SZ_4K, SZ_4K));
+	ASSERT_EQ(0, madvise(r->mem + 16 * SZ_4K, SZ_4K, MADV_DONTNEED));
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	EXPECT_EQ(0, pages_moved(r, 17, PAGES - 17));
+
+	/* And the page itself */
+	if (access(split, W_OK))
+		SKIP(return, "this kernel splits no huge pages on request");
+	ASSERT_EQ(0, write_text(split, "1"));
+	EXPECT_FALSE(ram_is_huge(other));
+	EXPECT_TRUE(ram_is_huge(r->mem));
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	EXPECT_EQ(0, pages_moved(r, 17, PAGES - 17));
+
+	EXPECT_EQ(SIZE, dma_unmap(r->p.iommu, IOVA_RAM, SIZE));
+	ASSERT_EQ(0, write_text(split, "1"));
+	EXPECT_FALSE(ram_is_huge(r->mem));
+}
+
+/*
+ * What is charged, to whom, and how much may be
+ */
+FIXTURE(locked) {
+	struct ram r;
+};
+
+FIXTURE_SETUP(locked)
+{
+	const struct ram_kind small = { };
+	struct ram *r = &self->r;
+
+	ram_open(_metadata, r);
+	if (r->why)
+		return;
+
+	r->mem = ram_of_kind(&small, &r->fd);
+	ASSERT_NE(NULL, r->mem);
+}
+
+FIXTURE_TEARDOWN(locked)
+{
+	ram_close(&self->r);
+}
+
+/*
+ * What is done in a child returns the number of the step that failed.
+ *
+ * A limit of half of the memory.  Another user than root has no CAP_IPC_LOCK.
+ */
+static int limit_to_half(void)
+{
+	struct rlimit half = { HALF, HALF };
+
+	return setrlimit(RLIMIT_MEMLOCK, &half) || setuid(65534) ? -1 : 0;
+}
+
+static int map_up_to_the_limit(struct ram *r)
+{
+	struct iommu *iommu = r->p.iommu;
+
+	if (limit_to_half())
+		return 1;
+	if (dma_map(iommu, IOVA_RAM, r->mem, SIZE, DMA_RW) != -ENOMEM)
+		return 2;
+	if (proc_locked_kb() != 0)
+		return 3;
+	if (dma_avail(iommu) != r->avail)
+		return 4;
+	if (dma_map(iommu, IOVA_RAM, r->mem, HALF, DMA_RW))
+		return 5;
+	if (proc_locked_kb() != HALF / SZ_1K)
+		return 6;
+	if (dma_map(iommu, IOVA_AGAIN, r->mem, SZ_4K, DMA_RO) != -ENOMEM)
+		return 7;
+	if (proc_locked_kb() != HALF / SZ_1K)
+		return 8;
+	if (dma_avail(iommu) != r->avail - 1)
+		return 9;
+	if (dma_unmap(iommu, IOVA_RAM, HALF) != HALF)
+		return 10;
+	if (proc_locked_kb() != 0)
+		return 11;
+	if (dma_map(iommu, IOVA_AGAIN, r->mem, HALF, DMA_RO))
+		return 12;
+	if (dma_unmap(iommu, IOVA_AGAIN, HALF) != HALF)
+		return 13;
+	if (proc_locked_kb() != 0)
+		return 14;
+	return 0;
+}
+
+/* F2: a process gets to pin what RLIMIT_MEMLOCK allows, all of it and no more */
+LOCKED_TEST(limit_of_locked_memory)
+{
+	struct ram *r = &self->r;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+
+	EXPECT_EQ(0, in_child(map_up_to_the_limit, r));
+	expect_nothing_mapped(_metadata, r);
+}
+
+/* F2: memory that is not there behind memory that is */
+LOCKED_TEST(mapping_that_fails_half_way_is_not_charged)
+{
+	struct ram *r = &self->r;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+
+	ASSERT_EQ(0, munmap(r->mem + HALF, HALF));
+	EXPECT_EQ(-EFAULT, dma_map(r->p.iommu, IOVA_RAM, r->mem, SIZE, DMA_RW));
+	expect_nothing_mapped(_metadata, r);
+
+	/* What is there can be mapped */
+	ASSERT_EQ(0, dma_map(r->p.iommu, IOVA_RAM, r->mem, HALF, DMA_RW));
+	EXPECT_EQ(1, ram_agrees(r, 0));
+	EXPECT_EQ(HALF, dma_unmap(r->p.iommu, IOVA_RAM, SIZE));
+	expect_nothing_mapped(_metadata, r);
+}
+
+/* Old kernels let nobody but the process that mapped it unmap it */
+static int unmap_what_is_not_ours(struct ram *r)
+{
+	int64_t unmapped;
+
+	if (proc_locked_kb() != 0)
+		return 1;
+	unmapped = dma_unmap(r->p.iommu, IOVA_RAM, SIZE);
+	if (unmapped != SIZE && unmapped != 0)
+		return 2;
+	if (proc_locked_kb() != 0)
+		return 3;
+	if (dma_avail(r->p.iommu) != r->avail - !unmapped)
+		return 4;
+	return 0;
+}
+
+/* F2: a child owes nothing for its parent's mappings, also if it is who unmaps them */
+LOCKED_TEST(child_unmaps_what_its_parent_mapped)
+{
+	struct ram *r = &self->r;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+
+	ram_map(_metadata, r, DMA_RW);
+	EXPECT_EQ(r->locked + SIZE / SZ_1K, proc_locked_kb());
+	EXPECT_EQ(0, in_child(unmap_what_is_not_ours, r));
+	if (dma_avail(r->p.iommu) != r->avail)
+		EXPECT_EQ(SIZE, dma_unmap(r->p.iommu, IOVA_RAM, SIZE));
+	expect_nothing_mapped(_metadata, r);
+}
+
+static int map_and_exit(struct ram *r)
+{
+	memset(r->mem, THEIRS, SIZE);
+	if (dma_map(r->p.iommu, IOVA_RAM, r->mem, SIZE, DMA_RW))
+		return 1;
+	if (proc_locked_kb() != SIZE / SZ_1K)
+		return 2;
+	return 0;
+}
+
+/* F1, F2: pages of a process that is no more are the device's, until they are unmapped */
+LOCKED_TEST(mapping_of_a_process_that_exits)
+{
+	struct ram *r = &self->r;
+	void *more;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+
+	EXPECT_EQ(0, in_child(map_and_exit, r));
+	EXPECT_EQ(r->locked, proc_locked_kb());
+	EXPECT_EQ(r->avail - 1, dma_avail(r->p.iommu));
+
+	/* Whatever memory is asked for meanwhile */
+	more = ram_alloc(16 * SIZE);
+	ASSERT_NE(NULL, more);
+	memset(more, OTHERS, 16 * SIZE);
+	EXPECT_EQ(1, ram_still_reads(r, 0, THEIRS));
+	EXPECT_EQ(1, ram_still_reads(r, MIDDLE, THEIRS));
+	EXPECT_EQ(OURS, byte_at(r->mem));
+
+	/* Where nobody else may unmap it, it stays for as long as the container */
+	if (dma_unmap(r->p.iommu, IOVA_RAM, SIZE) == SIZE)
+		expect_nothing_mapped(_metadata, r);
+	else
+		EXPECT_EQ(1, ram_still_reads(r, MIDDLE, THEIRS));
+}
+
+/* F2: when the container goes, so does what is charged for its mappings */
+LOCKED_TEST(closing_the_container_uncharges)
+{
+	struct ram *r = &self->r;
+	long scratch;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+
+	scratch = r->p.memory.size / SZ_1K;
+	ram_map(_metadata, r, DMA_RW);
+	ASSERT_EQ(0, dma_map(r->p.iommu, IOVA_AGAIN, r->mem, HALF, DMA_RO));
+	EXPECT_EQ(r->locked + (SIZE + HALF) / SZ_1K, proc_locked_kb());
+	p2p_close_mapper(&r->p);
+	EXPECT_EQ(r->locked - scratch, proc_locked_kb());
+}
+
+TEST_HARNESS_MAIN

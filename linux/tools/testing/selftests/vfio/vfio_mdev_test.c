@@ -21,6 +21,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../kselftest_harness.h"
@@ -417,6 +419,148 @@ TEST_F_TIMEOUT(mdev, group_that_leaves_keeps_the_pin, 120)
 	}
 
 	release_only_pinned(_metadata, self, variant);
+}
+
+/*
+ * Another process maps memory of its own and says which page is first.  Told to go on it
+ * says what it is charged, and told so again it unmaps, and ends.
+ */
+static int map_from_afar(struct iommu *iommu, void *mem, int sock)
+{
+	uint64_t pfn;
+	long locked;
+	char go;
+
+	die_with_parent();
+	/* From here on it is a page of its own, if it is private memory */
+	mmio_write32(mem, 0);
+	if (dma_map(iommu, IOVA_BAR, mem, SZ_64K, DMA_RW) || pages_of(mem, 1, &pfn) ||
+	    write(sock, &pfn, sizeof(pfn)) != sizeof(pfn))
+		return 1;
+	if (read(sock, &go, 1) != 1)
+		return 2;
+	locked = proc_locked_kb();
+	if (write(sock, &locked, sizeof(locked)) != sizeof(locked) || read(sock, &go, 1) != 1)
+		return 3;
+	if (dma_unmap(iommu, IOVA_BAR, SZ_64K) != SZ_64K || proc_locked_kb())
+		return 4;
+
+	return 0;
+}
+
+/* The process is there, and @pfn is the page; @sock is to be told to go on */
+static pid_t start_from_afar(struct iommu *iommu, void *mem, int *sock, uint64_t *pfn)
+{
+	int pair[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
+		return -1;
+	pid = fork();
+	if (!pid) {
+		close(pair[0]);
+		_exit(map_from_afar(iommu, mem, pair[1]));
+	}
+	close(pair[1]);
+	*sock = pair[0];
+	if (pid > 0 && read(*sock, pfn, sizeof(*pfn)) != sizeof(*pfn))
+		return -1;
+
+	return pid;
+}
+
+static long charged_from_afar(int sock)
+{
+	long locked;
+
+	if (write(sock, "", 1) != 1 || read(sock, &locked, sizeof(locked)) != sizeof(locked))
+		return -1;
+
+	return locked;
+}
+
+static int end_from_afar(int sock, pid_t pid)
+{
+	int status;
+
+	if (write(sock, "", 1) != 1)
+		return -1;
+	close(sock);
+	if (waitpid(pid, &status, 0) != pid)
+		return -1;
+
+	return status;
+}
+
+/* F2: what is pinned is the memory of who mapped it, and who is charged, whoever asks */
+TEST_F_TIMEOUT(mdev, memory_of_another_process_is_pinned, 120)
+{
+	struct pin_info info;
+	uint64_t pfn;
+	long locked;
+	void *mem;
+	pid_t pid;
+	int sock;
+
+	if (!self->created)
+		SKIP(return, NEEDS);
+	open_alone(_metadata, self);
+
+	mem = ram_alloc(SZ_64K);
+	ASSERT_NE(NULL, mem);
+	locked = proc_locked_kb();
+	pid = start_from_afar(self->iommu, mem, &sock, &pfn);
+	ASSERT_LT(0, pid);
+	ASSERT_EQ(0, pin(self->mdev, IOVA_BAR));
+	info = pin_info(self->mdev);
+	EXPECT_EQ(1, info.pinned);
+	EXPECT_EQ(pfn * SZ_4K, info.phys);
+	EXPECT_EQ(SZ_4K / SZ_1K, charged_from_afar(sock));
+	EXPECT_EQ(locked, proc_locked_kb());
+
+	EXPECT_EQ(0, end_from_afar(sock, pid));
+	info = pin_info(self->mdev);
+	EXPECT_EQ(0, info.pinned);
+	EXPECT_EQ(1, info.told);
+	EXPECT_EQ(locked, proc_locked_kb());
+}
+
+/* F2: fs-dax memory is refused when it is to be pinned, if nobody had to pin it before */
+TEST_F_TIMEOUT(mdev, fs_dax_of_another_process_is_refused, 120)
+{
+	char dir[PMEM_DIR_LEN], path[64];
+	const char *why;
+	uint64_t pfn;
+	void *mem;
+	pid_t pid;
+	int sock;
+	int fd;
+
+	if (!self->created)
+		SKIP(return, NEEDS);
+	why = pmem_mount(dir, "dax");
+	if (why)
+		SKIP(return, "%s", why);
+	open_alone(_metadata, self);
+
+	snprintf(path, sizeof(path), "%s/file", dir);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, SZ_64K));
+	mem = mmap(NULL, SZ_64K, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, mem);
+	memset(mem, RAM_BYTE, SZ_64K);
+	pid = start_from_afar(self->iommu, mem, &sock, &pfn);
+	ASSERT_LT(0, pid);
+	EXPECT_EQ(-EOPNOTSUPP, pin(self->mdev, IOVA_BAR));
+	EXPECT_EQ(0, pin_info(self->mdev).pinned);
+	EXPECT_EQ(0, charged_from_afar(sock));
+	EXPECT_EQ(0, ftruncate(fd, 0));
+
+	EXPECT_EQ(0, end_from_afar(sock, pid));
+	munmap(mem, SZ_64K);
+	close(fd);
+	EXPECT_EQ(0, pmem_unmount(dir));
 }
 
 /* B2, D10: a bus driver that has not opted in */

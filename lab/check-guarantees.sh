@@ -72,7 +72,7 @@ cited()
 
 ids()
 {
-	grep -oE '^- \*\*[A-EH][0-9]+\*\*' "$DOC" | tr -d '* -'
+	grep -oE '^- \*\*[A-FH][0-9]+\*\*' "$DOC" | tr -d '* -'
 }
 
 table()
@@ -126,11 +126,11 @@ result()
 }
 
 echo "TAP version 13"
-known=$(ids; echo F1; echo F2)
+known=$(ids)
 result "guarantees: every test says what it shows" "$(cited | grep '^- ' || :)"
 result "guarantees: those that tests name exist" \
 	"$(cited | grep -v '^- ' | grep -vwFf <(printf '%s\n' "$known") || :)"
-result "guarantees: each is shown by something" "$(table | grep '^| [A-EH][0-9]* |  |$' || :)"
+result "guarantees: each is shown by something" "$(table | grep '^| [A-FH][0-9]* |  |$' || :)"
 result "guarantees: the table is up to date (lab/check-guarantees.sh -u)" \
 	"$(diff <(table) <(sed "1,\\,^$MARK,d" "$DOC") || :)"
 echo "1..$count"

@@ -587,6 +587,7 @@ struct readers {
 
 static void *reader(void *arg)
 {
+	const char *fmt = "container=%*u device=%63s iova=0x%*x size=0x10000 access=rw pid=%*d";
 	char line[256], device[64];
 	struct readers *r = arg;
 	FILE *f;
@@ -595,8 +596,7 @@ static void *reader(void *arg)
 		f = fopen(VIEW, "re");
 		while (f && fgets(line, sizeof(line), f)) {
 			__atomic_fetch_add(&r->seen, 1, __ATOMIC_RELAXED);
-			if (sscanf(line, "container=%*u device=%63s iova=0x%*x size=0x10000 access=rw pid=%*d",
-				   device) != 1 || strcmp(device, r->bdf))
+			if (sscanf(line, fmt, device) != 1 || strcmp(device, r->bdf))
 				__atomic_fetch_add(&r->errors, 1, __ATOMIC_RELAXED);
 		}
 		if (f)

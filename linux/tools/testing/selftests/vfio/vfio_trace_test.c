@@ -117,6 +117,8 @@ static int trace_start(void)
 	if (mkdir(trace_path(""), 0700) && errno != EEXIST)
 		return -errno;
 
+	/* One order for all processors */
+	write_text(trace_path("trace_clock"), "global");
 	return write_text(trace_path("events/vfio/enable"), "1");
 }
 
@@ -439,6 +441,121 @@ TRACE_TEST(other_memory_is_not_traced)
 	expect_line(_metadata, 1,
 		    "vfio_devmem_unmap: container=%llu device=%s iova=0x%lx size=0x%x",
 		    container_of_line(0), self->p.bdf_b, IOVA_BAR, SZ_64K);
+}
+
+#define MAPPERS		2
+#define SLOTS		16
+
+struct mapper {
+	pthread_t thread;
+	struct iommu *iommu;
+	void *bar;
+	uint64_t iova;		/* Of the first slot */
+	bool tidy;		/* Unmaps the rest, too */
+	int error;
+};
+
+/* Maps and, most of the time, unmaps, until there is nothing to be mapped any more */
+static void *map_until_refused(void *arg)
+{
+	struct mapper *m = arg;
+	uint64_t iova;
+	int64_t ret;
+	int i;
+
+	for (i = 0; ; i++) {
+		iova = m->iova + i % SLOTS * SZ_64K;
+		ret = dma_map(m->iommu, iova, m->bar, SZ_64K, DMA_RW);
+		if (!ret && i % 4)
+			ret = dma_unmap(m->iommu, iova, SZ_64K);
+		if (ret < 0 && ret != -EEXIST)
+			break;
+	}
+	m->error = ret;
+	if (m->tidy)
+		dma_unmap(m->iommu, m->iova, SLOTS * SZ_64K);
+	return NULL;
+}
+
+/* The events of a range have to take turns: it is mapped, and then it is not */
+static void expect_turns(struct __test_metadata *_metadata, int *drops)
+{
+	bool mapped[MAPPERS * SLOTS] = {};
+	unsigned long long iova;
+	const char *p;
+	size_t slot;
+	int i;
+
+	for (i = 0; i < lines.count; i++) {
+		p = strstr(lines.line[i], "iova=");
+		ASSERT_NE(NULL, p);
+		iova = strtoull(p + strlen("iova="), NULL, 0);
+		slot = (iova - IOVA_BAR) / SZ_64K;
+		ASSERT_GT(ARRAY_SIZE(mapped), slot);
+		if (!strncmp(lines.line[i], "vfio_devmem_map:", 16)) {
+			EXPECT_FALSE(mapped[slot])
+				TH_LOG("mapped already: %s", lines.line[i]);
+			mapped[slot] = true;
+			continue;
+		}
+
+		EXPECT_TRUE(mapped[slot])
+			TH_LOG("not mapped: %s", lines.line[i]);
+		mapped[slot] = false;
+		if (!strncmp(lines.line[i], "vfio_devmem_drop:", 17)) {
+			(*drops)++;
+			continue;
+		}
+
+		EXPECT_EQ(0, strncmp(lines.line[i], "vfio_devmem_unmap:", 18))
+			TH_LOG("unexpected: %s", lines.line[i]);
+	}
+	for (slot = 0; slot < ARRAY_SIZE(mapped); slot++) {
+		EXPECT_FALSE(mapped[slot])
+			TH_LOG("left mapped: slot %zu", slot);
+	}
+}
+
+/* H1: each mapping is reported once, and so is its end, whichever comes first */
+TRACE_TEST(each_map_has_one_end)
+{
+	int i, round, drops = 0, events = 0;
+	struct mapper m[MAPPERS];
+	void *bar;
+
+	if (self->missing)
+		SKIP(return, "%s", self->missing);
+
+	for (round = 0; round < 20; round++) {
+		if (!self->p.b)
+			ASSERT_EQ(0, p2p_open_peer(&self->p));
+		bar = p2p_bar(&self->p, 0, SZ_64K);
+		ASSERT_NE(NULL, bar);
+		for (i = 0; i < MAPPERS; i++) {
+			m[i].iommu = self->p.iommu;
+			m[i].bar = bar;
+			m[i].iova = IOVA_BAR + i * SLOTS * SZ_64K;
+			m[i].tidy = i;
+			ASSERT_EQ(0, pthread_create(&m[i].thread, NULL, map_until_refused, &m[i]));
+		}
+		usleep(2000 + round * 137);
+
+		/* The mmap goes last, but nobody else gets its address */
+		dev_close(&self->p.b);
+		ASSERT_EQ(bar, mmap(bar, SZ_64K, PROT_NONE,
+				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+		for (i = 0; i < MAPPERS; i++) {
+			pthread_join(m[i].thread, NULL);
+			EXPECT_EQ(-EFAULT, m[i].error);
+		}
+		munmap(bar, SZ_64K);
+
+		trace_read(_metadata);
+		events += lines.count;
+		expect_turns(_metadata, &drops);
+	}
+	printf("# %d events, %d of them drops\n", events, drops);
+	EXPECT_LT(0, drops);
 }
 
 /*

@@ -9,6 +9,8 @@
 # make compose		a git tree with a commit a patch, to build and to edit
 # make writeback	the edited commits back to series/ and linux/
 # make series		the whole series as one folder for git am
+# make mail		the same for git send-email, with a cover letter and addresses, and
+#			the name and sign-off that git config has
 # make bisect		each patch built in odd configurations too, booted and measured, in an
 #			hour or two
 # make proof		each test seen failing: writes docs/proof.md, in an hour or so
@@ -17,6 +19,7 @@
 # KERNEL_SRC=PATH	a tree or tarball of it instead of Debian's
 # CACHE=PATH		where sources and compiled objects are kept
 # ONLY="WORD..."	make test: only these stages, tests or groups of lab/tests.list
+# V=2			make mail: which version of the series this is
 # FORCE=1		make compose: drop edits that were not written back
 # REFRESH=1		look for a newer package of the source
 # RESUME=1		make proof, make bench: keep the results that there are
@@ -26,12 +29,12 @@
 bases := $(shell ls series | sort -V)
 given := $(BASE)
 BASE ?= $(firstword $(bases))
-export KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS
+export KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS V
 
 # An empty variable is one that is not set.
-unexport $(foreach v,KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS,$(if $($v),,$v))
+unexport $(foreach v,KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS V,$(if $($v),,$v))
 
-.PHONY: help run matrix bench test deps fetch compose writeback series stock patched build \
+.PHONY: help run matrix bench test deps fetch compose writeback series mail stock patched build \
 	selftests check spin proof bisect clean distclean
 .NOTPARALLEL:
 
@@ -64,6 +67,9 @@ writeback:
 
 series:
 	@lab/series.sh '$(BASE)'
+
+mail:
+	@lab/mail.sh '$(BASE)'
 
 stock patched:
 	@lab/build.sh '$(BASE)' $@

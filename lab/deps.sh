@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Usage: deps.sh [run|bench|test|bisect]
+# Usage: deps.sh [run|bench|mail|test|bisect]
 #
 # Make sure that the packages in lab/packages are installed: those to build and run
-# the kernels, also those to measure them, or also those to test the series, and each
+# the kernels, also those to measure them, to mail the series, or to test it, and each
 # patch of it.  As root they are installed; anybody else is told the command.
 
 . "$(dirname "$0")/lib.sh"
@@ -12,9 +12,10 @@
 case ${1:-test} in
 run)	kinds=run ;;
 bench)	kinds='run|bench' ;;
+mail)	kinds='run|mail' ;;
 test)	kinds='run|bench|test' ;;
 bisect)	kinds='run|bench|test|bisect' ;;
-*)	die "usage: deps.sh [run|bench|test|bisect]" ;;
+*)	die "usage: deps.sh [run|bench|mail|test|bisect]" ;;
 esac
 
 mapfile -t wanted < <(awk -v kinds="^($kinds)\$" '$1 ~ kinds { print $2 }' "$TOP/lab/packages")

@@ -22,6 +22,7 @@
 # V=2			make mail: which version of the series this is
 # FORCE=1		make compose: drop edits that were not written back
 # REFRESH=1		look for a newer package of the source
+# BOOT=1		make bisect: no odd configurations
 # RESUME=1		make proof, make bench: keep the results that there are
 # RUNS=2		make bench: how often to measure everything
 # LARGE=16G		make bench: the size of the BAR
@@ -29,10 +30,10 @@
 bases := $(shell ls series | sort -V)
 given := $(BASE)
 BASE ?= $(firstword $(bases))
-export KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS V
+export KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS V BOOT
 
 # An empty variable is one that is not set.
-unexport $(foreach v,KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS V,$(if $($v),,$v))
+unexport $(foreach v,KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS V BOOT,$(if $($v),,$v))
 
 .PHONY: help run matrix bench test deps fetch compose writeback series mail stock patched build \
 	selftests check spin proof bisect clean distclean

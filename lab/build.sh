@@ -13,15 +13,22 @@ load_base "${1:-}"
 variant=${2:-}
 work=''
 
+# Of several lines for a symbol the last one holds.
+last_setting()
+{
+	tac | awk -F = '!/^CONFIG_/ || !seen[$1]++' | tac
+}
+
 configure()
 {
 	local obj=$src/obj-$FLAVOR
 
 	mkdir -p "$obj" || return 1
-	cat "$TOP/lab/config/base.config" "$TOP/linux/$SELFTESTS/config" \
-		"$TOP/lab/config/$FLAVOR.config" > "$obj/wanted" || return 1
 	# shellcheck disable=SC2086	# a line each
-	printf '%s\n' $EXTRA_CONFIG >> "$obj/wanted" || return 1
+	printf '%s\n' $EXTRA_CONFIG |
+		cat "$TOP/lab/config/base.config" "$TOP/linux/$SELFTESTS/config" \
+			"$TOP/lab/config/$FLAVOR.config" - |
+		last_setting > "$obj/wanted" || return 1
 	if [[ -f $obj/.config ]] && cmp -s "$obj/wanted" "$obj/wanted.done" &&
 	   [[ -z $(find "$src" -path "$src/obj-*" -prune -o -name 'Kconfig*' \
 		   -newer "$obj/wanted.done" -print -quit) ]]; then

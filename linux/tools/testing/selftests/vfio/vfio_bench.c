@@ -32,7 +32,7 @@
 #define ENOUGH		400000000ULL	/* ticks, after which nothing is repeated */
 #define REPEAT		7
 
-#define TRACING		"/sys/kernel/debug/tracing/"
+#define TRACING		"/sys/kernel/tracing/"
 
 static const struct pci_want want_display = { .kind = { { 0x12341111, 0 } } };
 

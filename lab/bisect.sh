@@ -29,7 +29,8 @@ boot()
 	esac
 	# The lines of splats, without their time
 	sed -nE 's/^[0-9]+:\[ *[0-9]+\.[0-9]+\](\[[^]]*\])? //p' "$log.out" |
-		grep -oE '(WARNING|BUG|possible)[^+]*' | sed -E 's/(CPU|PID): ?[0-9]+//g; s/:[0-9]+ / /' | sort -u > "$log.splats"
+		{ grep -oE '(WARNING|BUG|possible)[^+]*' || :; } |
+		sed -E 's/(CPU|PID): ?[0-9]+//g; s/:[0-9]+ / /' | sort -u > "$log.splats"
 }
 
 # kept FACTS: the rows that are as promised, each with its value

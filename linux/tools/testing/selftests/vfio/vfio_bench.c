@@ -32,8 +32,6 @@
 #define ENOUGH		400000000ULL	/* ticks, after which nothing is repeated */
 #define REPEAT		7
 
-#define TRACING		"/sys/kernel/tracing/"
-
 static const struct pci_want want_display = { .kind = { { 0x12341111, 0 } } };
 
 static int floor_fd = -1;
@@ -748,6 +746,17 @@ static void object_line(const char *line)
 		objects[objects_count++] = (struct object){ .ptr = ptr, .size = size };
 }
 
+/* Found once: to look for it takes memory, too */
+static const char *tracing;
+
+static const char *trace_path(const char *file)
+{
+	static char path[256];
+
+	snprintf(path, sizeof(path), "%s/%s", tracing, file);
+	return path;
+}
+
 static void trace_start(void)
 {
 	static const char *const events[] = {
@@ -755,21 +764,21 @@ static void trace_start(void)
 		"kmem/kmem_cache_alloc_node", "kmem/kfree", "kmem/kmem_cache_free",
 		"percpu/percpu_alloc_percpu", "percpu/percpu_free_percpu",
 	};
-	char path[128];
+	char event[128];
 	size_t i;
 	int fd;
 
-	write_text(TRACING "buffer_size_kb", "16384");
+	write_text(trace_path("buffer_size_kb"), "16384");
 	for (i = 0; i < sizeof(events) / sizeof(*events); i++) {
 		/* Newer kernels have fewer of them */
-		snprintf(path, sizeof(path), TRACING "events/%s/enable", events[i]);
-		write_text(path, "1");
+		snprintf(event, sizeof(event), "events/%s/enable", events[i]);
+		write_text(trace_path(event), "1");
 	}
 	/* That alone empties it */
-	fd = open(TRACING "trace", O_WRONLY | O_TRUNC | O_CLOEXEC);
+	fd = open(trace_path("trace"), O_WRONLY | O_TRUNC | O_CLOEXEC);
 	need(fd >= 0);
 	close(fd);
-	need(!write_text(TRACING "tracing_on", "1"));
+	need(!write_text(trace_path("tracing_on"), "1"));
 }
 
 /* Bytes since the start, once what is freed late has been */
@@ -781,8 +790,8 @@ static uint64_t trace_stop(void)
 	FILE *f;
 
 	usleep(200000);
-	write_text(TRACING "tracing_on", "0");
-	f = fopen(TRACING "trace", "re");
+	write_text(trace_path("tracing_on"), "0");
+	f = fopen(trace_path("trace"), "re");
 	need(f);
 	objects_count = 0;
 	while (fgets(line, sizeof(line), f))
@@ -802,7 +811,8 @@ static void bench_memory(void)
 	struct area area;
 	void *bar, *ram;
 
-	if (access(TRACING "events/kmem", F_OK))
+	tracing = tracing_dir();
+	if (!tracing || access(trace_path("events/kmem"), F_OK))
 		return;
 
 	open_a(&s, &want_display);

@@ -89,21 +89,6 @@ static unsigned long long container_of_line(int nr)
 /*
  * Trace events, in a buffer of our own
  */
-static const char *tracing_dir(void)
-{
-	static const char * const dirs[] = { "/sys/kernel/tracing", "/sys/kernel/debug/tracing" };
-	char path[128];
-	size_t i;
-
-	for (i = 0; i < ARRAY_SIZE(dirs); i++) {
-		snprintf(path, sizeof(path), "%s/instances", dirs[i]);
-		if (!access(path, W_OK))
-			return dirs[i];
-	}
-
-	return NULL;
-}
-
 static const char *trace_path(const char *file)
 {
 	static char path[256];

@@ -1101,6 +1101,21 @@ int kmsg_new_lines(int fd)
 	return lines;
 }
 
+const char *tracing_dir(void)
+{
+	static const char * const dirs[] = { "/sys/kernel/tracing", "/sys/kernel/debug/tracing" };
+	char path[128];
+	size_t i;
+
+	for (i = 0; i < sizeof(dirs) / sizeof(*dirs); i++) {
+		snprintf(path, sizeof(path), "%s/instances", dirs[i]);
+		if (!access(path, W_OK))
+			return dirs[i];
+	}
+
+	return NULL;
+}
+
 void die_with_parent(void)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -235,6 +235,9 @@ int bus_read32(const void *addr, uint32_t *val);
 int kmsg_open(void);
 int kmsg_new_lines(int fd);
 
+/* Where tracefs is mounted; NULL if nowhere, or if it has no instances */
+const char *tracing_dir(void);
+
 /* For a forked child: do not outlive a test that failed, and keep devices busy */
 void die_with_parent(void);
 

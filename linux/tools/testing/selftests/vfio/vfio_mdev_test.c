@@ -586,6 +586,8 @@ TEST_F_TIMEOUT(mdev, memory_of_a_mediated_device_is_refused, 120)
 	munmap(mem, SZ_4K);
 }
 
+#define MAX_PINS	4
+
 /* Somebody who maps the area, pins, and unmaps it, and somebody who comes and pins */
 struct racer {
 	pthread_t thread;
@@ -598,6 +600,7 @@ struct racer {
 	bool *stop;
 	unsigned long turns;
 	unsigned long errors;
+	struct racer *unmapper;
 };
 
 static void *race_unmap(void *arg)
@@ -615,7 +618,7 @@ static void *race_unmap(void *arg)
 		/* Ours, or none because B was released meanwhile */
 		ret = dma_unmap(r->iommu, r->iova, r->size);
 		r->errors += ret && ret != (int64_t)r->size;
-		r->turns++;
+		__atomic_fetch_add(&r->turns, 1, __ATOMIC_RELAXED);
 	}
 
 	return NULL;
@@ -623,14 +626,24 @@ static void *race_unmap(void *arg)
 
 /*
  * Is told to unpin one time and not the next.  An unmap gives up, with an oops, on vendor
- * drivers that have pinned again each of ten times that it looks, and how long that takes
- * depends on who waits for the lock.  So do not pin for most of the time.
+ * drivers that have pinned again each of ten times that it looks.  So do not come that
+ * often during one.
  */
 static void *race_open(void *arg)
 {
+	unsigned long turn, last = 0, pins = 0;
 	struct racer *r = arg;
 
 	while (!__atomic_load_n(r->stop, __ATOMIC_RELAXED)) {
+		turn = __atomic_load_n(&r->unmapper->turns, __ATOMIC_RELAXED);
+		if (turn != last) {
+			last = turn;
+			pins = 0;
+		}
+		if (pins++ >= MAX_PINS) {
+			usleep(1000);
+			continue;
+		}
 		r->mdev->fd = dev_get_fd(r->mdev);
 		if (r->mdev->fd < 0) {
 			r->errors++;
@@ -639,7 +652,6 @@ static void *race_open(void *arg)
 		pin(r->mdev, r->pin_iova);
 		usleep(1000);
 		fd_close(&r->mdev->fd);
-		usleep(5000);
 		r->turns++;
 	}
 
@@ -697,6 +709,7 @@ TEST_F_TIMEOUT(race, release_racing_unmap_with_pins, 240)
 			.iova = IOVA_BAR + i % 2 * SZ_16M,
 			.pin_iova = i % 2 ? m->bar_iova + SZ_16M : IOVA_BAR,
 			.stop = &stop,
+			.unmapper = &r[0],
 		};
 		ASSERT_EQ(0, pthread_create(&r[i].thread, NULL, i < 2 ? race_unmap : race_open,
 					    &r[i]));

@@ -1082,7 +1082,7 @@ int kmsg_open(void)
 	return fd;
 }
 
-int kmsg_new_lines(int fd)
+int kmsg_new_lines(int fd, const char *word)
 {
 	char buf[8192];
 	int lines = 0;
@@ -1092,10 +1092,14 @@ int kmsg_new_lines(int fd)
 		return -1;
 
 	for (;;) {
-		n = read(fd, buf, sizeof(buf));
-		if (n < 0 && errno != EPIPE)
-			break;
-		lines++;
+		n = read(fd, buf, sizeof(buf) - 1);
+		if (n < 0) {
+			if (errno != EPIPE)
+				break;
+			continue;
+		}
+		buf[n] = '\0';
+		lines += !!strstr(buf, word);
 	}
 
 	return lines;

@@ -231,9 +231,9 @@ bool ram_is_huge(const void *addr);
 /* Read device memory; returns 0, or -EFAULT when the access raised SIGBUS */
 int bus_read32(const void *addr, uint32_t *val);
 
-/* New lines in the kernel log; -1 when the log cannot be read */
+/* New lines with @word in the kernel log; -1 when the log cannot be read */
 int kmsg_open(void);
-int kmsg_new_lines(int fd);
+int kmsg_new_lines(int fd, const char *word);
 
 /* Where tracefs is mounted; NULL if nowhere, or if it has no instances */
 const char *tracing_dir(void);

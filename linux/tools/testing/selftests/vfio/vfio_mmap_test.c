@@ -825,8 +825,20 @@ TEST_F_TIMEOUT(reset, system_calls_wait_for_a_reset, TIMEOUT)
 	EXPECT_EQ(0, status);
 }
 
+/* Nothing but a time that is enough for an emulator with other things to do */
+FIXTURE(region) {
+};
+
+FIXTURE_SETUP(region)
+{
+}
+
+FIXTURE_TEARDOWN(region)
+{
+}
+
 /* A6: the arguments of a hot reset are in a BAR of the device that is reset */
-TEST(hot_reset_with_its_arguments_in_the_bar)
+TEST_F_TIMEOUT(region, hot_reset_with_its_arguments_in_the_bar, TIMEOUT)
 {
 	struct vfio_pci_hot_reset *arg;
 	struct vfio_pci_device *dev;
@@ -859,7 +871,7 @@ TEST(hot_reset_with_its_arguments_in_the_bar)
 }
 
 /* A5: memory that the memory enable bit does not govern stays where it is */
-TEST(device_specific_regions_stay_reachable)
+TEST_F_TIMEOUT(region, device_specific_regions_stay_reachable, TIMEOUT)
 {
 	unsigned int i, found = 0;
 	struct vfio_pci_device *dev;

@@ -300,6 +300,8 @@ fi
 
 cmdline="console=ttyS0,115200 printk.devkmsg=on loglevel=7 panic=-1 oops=panic"
 cmdline+=" hung_task_panic=1 softlockup_panic=1"
+# The guest's time goes on while a busy host runs something else.
+cmdline+=" watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=60 workqueue.watchdog_thresh=60"
 cmdline+=" intel_iommu=on mitigations=off"
 # A busy host delays an emulated timer beyond what the kernel's test of it allows.
 cmdline+=" no_timer_check $append"

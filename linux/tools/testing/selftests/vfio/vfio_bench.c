@@ -746,14 +746,11 @@ static void object_line(const char *line)
 		objects[objects_count++] = (struct object){ .ptr = ptr, .size = size };
 }
 
-/* Found once: to look for it takes memory, too */
-static const char *tracing;
-
 static const char *trace_path(const char *file)
 {
 	static char path[256];
 
-	snprintf(path, sizeof(path), "%s/%s", tracing, file);
+	snprintf(path, sizeof(path), "%s/%s", tracing_dir(), file);
 	return path;
 }
 
@@ -811,8 +808,7 @@ static void bench_memory(void)
 	struct area area;
 	void *bar, *ram;
 
-	tracing = tracing_dir();
-	if (!tracing || access(trace_path("events/kmem"), F_OK))
+	if (!tracing_dir() || access(trace_path("events/kmem"), F_OK))
 		return;
 
 	open_a(&s, &want_display);

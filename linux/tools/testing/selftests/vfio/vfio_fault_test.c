@@ -232,12 +232,8 @@ struct said {
 static void read_log(int log, struct said *said)
 {
 	char line[8192];
-	ssize_t n;
 
-	while ((n = read(log, line, sizeof(line) - 1)) > 0 || (n < 0 && errno == EPIPE)) {
-		if (n < 0)
-			continue;
-		line[n] = '\0';
+	while (kmsg_read(log, line, sizeof(line))) {
 		if (strstr(line, "failed with error -12")) {
 			said->failed_probes++;
 		} else if (strstr(line, "WARNING:") && strstr(line, "vfio_iommu_group_notifier")) {

@@ -807,11 +807,11 @@ VIEW_TEST(nobody_waits_for_a_reader)
 {
 	struct slow_map s = { .iommu = self->p.iommu };
 	const size_t most = 4UL * SZ_1G;
-	long kb;
 	uint64_t start, took = 0;
 	pthread_t map, view;
 	bool done = false;
 	size_t offset;
+	long kb;
 	int fd;
 
 	if (self->missing)

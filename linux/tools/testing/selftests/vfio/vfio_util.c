@@ -1082,25 +1082,31 @@ int kmsg_open(void)
 	return fd;
 }
 
+bool kmsg_read(int fd, char *line, size_t len)
+{
+	ssize_t n;
+
+	/* EPIPE: some were overwritten before they were read */
+	do {
+		n = read(fd, line, len - 1);
+	} while (n < 0 && errno == EPIPE);
+	if (n <= 0)
+		return false;
+
+	line[n] = '\0';
+	return true;
+}
+
 int kmsg_new_lines(int fd, const char *word)
 {
-	char buf[8192];
+	char line[8192];
 	int lines = 0;
-	ssize_t n;
 
 	if (fd < 0)
 		return -1;
 
-	for (;;) {
-		n = read(fd, buf, sizeof(buf) - 1);
-		if (n < 0) {
-			if (errno != EPIPE)
-				break;
-			continue;
-		}
-		buf[n] = '\0';
-		lines += !!strstr(buf, word);
-	}
+	while (kmsg_read(fd, line, sizeof(line)))
+		lines += !!strstr(line, word);
 
 	return lines;
 }
@@ -1108,16 +1114,18 @@ int kmsg_new_lines(int fd, const char *word)
 const char *tracing_dir(void)
 {
 	static const char * const dirs[] = { "/sys/kernel/tracing", "/sys/kernel/debug/tracing" };
+	static const char *found;
 	char path[128];
 	size_t i;
 
-	for (i = 0; i < sizeof(dirs) / sizeof(*dirs); i++) {
+	/* Once: to look for it takes memory, which may be what is traced */
+	for (i = 0; !found && i < sizeof(dirs) / sizeof(*dirs); i++) {
 		snprintf(path, sizeof(path), "%s/instances", dirs[i]);
 		if (!access(path, W_OK))
-			return dirs[i];
+			found = dirs[i];
 	}
 
-	return NULL;
+	return found;
 }
 
 void die_with_parent(void)

@@ -231,8 +231,9 @@ bool ram_is_huge(const void *addr);
 /* Read device memory; returns 0, or -EFAULT when the access raised SIGBUS */
 int bus_read32(const void *addr, uint32_t *val);
 
-/* New lines with @word in the kernel log; -1 when the log cannot be read */
+/* The kernel log from now on: one line, or the number of those with @word, -1 without log */
 int kmsg_open(void);
+bool kmsg_read(int fd, char *line, size_t len);
 int kmsg_new_lines(int fd, const char *word);
 
 /* Where tracefs is mounted; NULL if nowhere, or if it has no instances */

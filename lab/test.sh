@@ -7,7 +7,8 @@
 # static checks, and the selftests in guests on the patched debug kernel.  A stage that
 # fails does not keep the next one from running.  Without BASE that is done for the
 # first base, and for each of the others what takes little time: the series applies,
-# checkpatch has nothing to say, the kernel builds, and the core guarantees hold.
+# checkpatch has nothing to say, the kernel builds, and the core guarantees hold.  The
+# trees this makes, gigabytes for each base, go when their base has passed.
 # ONLY="WORD..." selects: lab, spin, static, or names and groups of lab/tests.list.
 
 . "$(dirname "$0")/lib.sh"
@@ -90,15 +91,35 @@ test_core()
 	fi
 }
 
-mapfile -t all < <(bases)
-[[ -z ${1:-} ]] || all=("$1")
-load_base "${all[0]}"
-"$TOP/lab/deps.sh" test
-test_all
-for base in "${all[@]:1}"; do
-	load_base "$base"
-	test_core
-done
+# test_and_tidy COMMAND: what was not there before COMMAND is not there after it, unless
+# it is needed to look into what failed
+test_and_tidy()
+{
+	local dir made=() before=$failed
+
+	for dir in "$TREE" "$OUT/check"; do
+		[[ -e $dir ]] || made+=("$dir")
+	done
+	"$1"
+	if ((failed == before && ${#made[@]})); then
+		rm -rf -- "${made[@]}"
+	fi
+}
+
+if [[ -n ${1:-} ]]; then
+	load_base "$1"
+	"$TOP/lab/deps.sh" test
+	test_all
+else
+	mapfile -t all < <(bases)
+	load_base "${all[0]}"
+	"$TOP/lab/deps.sh" test
+	test_and_tidy test_all
+	for base in "${all[@]:1}"; do
+		load_base "$base"
+		test_and_tidy test_core
+	done
+fi
 
 echo "$passed passed, $failed failed, $skipped skipped"
 ((failed == 0))

@@ -25,7 +25,9 @@ other()
 	D9)		echo "\`model/devmem.pml\`" ;;
 	B3)		echo "the tests of A8, D7 and E11" ;;
 	B4)		echo "no test: no emulated device has such a region to mmap" ;;
-	D8)		echo "no test of its own: the lists in docs/design.md, and the times that E7's test prints" ;;
+	A5)		echo "that other regions stay is skipped: no emulated device has one to mmap" ;;
+	D8)		echo "no test: \`vfio_bench others\` and its bar in docs/bench.md" ;;
+	E7)		echo "\`vfio_bench release\` and its bars in docs/bench.md" ;;
 	A6|A7|E2)	echo "\`model/memory.pml\`" ;;
 	E1|E4|E5|E6|E8|E9|E10) echo "\`model/devmem.pml\`" ;;
 	esac

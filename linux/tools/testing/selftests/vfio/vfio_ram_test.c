@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,13 @@
 #define OTHERS		0x33
 
 #define THP		"/sys/kernel/mm/transparent_hugepage/"
+
+/* Of whoever moves pages, and of whoever does not want them moved */
+#define ROUNDS		10
+
+#ifndef MPOL_MF_MOVE_ALL
+#define MPOL_MF_MOVE_ALL	(1 << 2)
+#endif
 
 /* A range of memory that may be mapped at IOVA_RAM, and the pages it had then */
 struct ram {
@@ -250,29 +258,47 @@ static int node_of(void *addr)
 	return node;
 }
 
-/* Move memory to the other node, as far as it can be moved; how many samples were not? */
-static int move_pages_away(void *mem)
+/* As far as it can be moved, whoever else has it too */
+static int move_to(void *mem, int node)
 {
-	int nodes[SAMPLES], status[SAMPLES], i, stayed = 0, to = node_of(mem) ? 0 : 1;
-	uint64_t before[PAGES], after[PAGES];
+	int nodes[SAMPLES], status[SAMPLES], i;
 	void *at[SAMPLES];
 
 	samples_of(mem, at);
-	for (i = 0; i < SAMPLES; i++)
-		nodes[i] = to;
-	if (pages_of(mem, PAGES, before))
-		return -1;
-	if (syscall(SYS_move_pages, 0, (unsigned long)SAMPLES, at, nodes, status, 1 << 1) < 0)
-		return -1;
+	for (i = 0; i < SAMPLES; i++) {
+		nodes[i] = node;
+		mmio_read32(at[i]);
+	}
+	if (syscall(SYS_move_pages, 0, (unsigned long)SAMPLES, at, nodes, status, MPOL_MF_MOVE_ALL) < 0)
+		return -errno;
 	for (i = 0; i < SAMPLES; i++)
 		mmio_read32(at[i]);
-	if (pages_of(mem, PAGES, after))
+
+	return 0;
+}
+
+/* Move memory to the other node; how many samples were not? */
+static int move_pages_away(void *mem)
+{
+	uint64_t before[PAGES], after[PAGES];
+	int i, stayed = 0;
+
+	if (pages_of(mem, PAGES, before) || move_to(mem, node_of(mem) ? 0 : 1) ||
+	    pages_of(mem, PAGES, after))
 		return -1;
 
 	for (i = 0; i < SAMPLES; i++)
 		stayed += before[i * PAGES / SAMPLES] == after[i * PAGES / SAMPLES];
 
 	return stayed;
+}
+
+/* Does nothing where there is no khugepaged */
+static void khugepaged_hurries(bool hurry)
+{
+	write_text(THP "khugepaged/pages_to_scan", "65536");
+	write_text(THP "khugepaged/alloc_sleep_millisecs", "10");
+	write_text(THP "khugepaged/scan_sleep_millisecs", hurry ? "10" : "10000");
 }
 
 /*
@@ -523,6 +549,143 @@ RAM_TEST(move_pages_leaves_it_where_it_is)
 	EXPECT_EQ(0, move_pages_away(r->mem));
 }
 
+/* F1: one mapping, with all that processes may do to its memory done in turn */
+RAM_TEST(one_thing_after_the_other)
+{
+	struct ram *r = &self->r;
+	struct child child, other;
+	void *to;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+	if (variant->kind.hugetlb)
+		SKIP(return, "half a hugetlb page cannot be unmapped");
+
+	ram_map(_metadata, r, DMA_RW);
+	/* A vma of its own in the middle, so that a huge page is mapped in pieces */
+	ASSERT_EQ(0, madvise(r->mem + HALF, SZ_4K, MADV_DONTFORK));
+	ASSERT_EQ(0, madvise(r->mem + HALF, SZ_4K, MADV_DOFORK));
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+
+	ASSERT_EQ(0, child_start(&child, r));
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	EXPECT_EQ(THEIRS, child_do(&child, WRITE));
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	EXPECT_EQ(0, child_do(&child, UNMAP));
+	ASSERT_EQ(0, munmap(r->mem + HALF, HALF));
+	EXPECT_EQ(1, ram_agrees(r, HALF - SPAN));
+
+	to = ram_reserve(SIZE);
+	ASSERT_NE(NULL, to);
+	to += 3 * SZ_4K;
+	ASSERT_EQ(to, mremap(r->mem, HALF, HALF, MREMAP_MAYMOVE | MREMAP_FIXED, to));
+	r->mem = to;
+	EXPECT_EQ(1, ram_agrees(r, HALF - SPAN));
+	ASSERT_EQ(0, mprotect(r->mem, HALF, PROT_NONE));
+	ASSERT_EQ(0, mprotect(r->mem, HALF, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(1, ram_agrees(r, HALF - SPAN));
+	ASSERT_EQ(0, madvise(r->mem, HALF, MADV_DONTFORK));
+	ASSERT_EQ(0, child_start(&other, r));
+	EXPECT_EQ(1, ram_agrees(r, HALF - SPAN));
+	EXPECT_EQ(0, child_end(&child));
+	EXPECT_EQ(0, child_end(&other));
+	EXPECT_EQ(1, ram_agrees(r, HALF - SPAN));
+	EXPECT_EQ(0, pages_moved(r, 0, PAGES / 2));
+
+	EXPECT_EQ(SIZE, dma_unmap(r->p.iommu, IOVA_RAM, SIZE));
+	expect_nothing_mapped(_metadata, r);
+}
+
+/* A thread that has the kernel move pages, by all the ways that there are */
+struct mover {
+	void *mapped;
+	void *other;		/* not mapped for DMA */
+	unsigned int rounds;
+	unsigned int moved;	/* rounds in which the other one's pages were */
+	bool stop;
+};
+
+static void *mover_main(void *arg)
+{
+	uint64_t before[PAGES], after[PAGES];
+	struct mover *m = arg;
+
+	while (!__atomic_load_n(&m->stop, __ATOMIC_RELAXED)) {
+		pages_of(m->other, PAGES, before);
+		move_to(m->other, m->rounds & 1);
+		move_to(m->mapped, m->rounds & 1);
+		write_text("/proc/sys/vm/compact_memory", "1");
+		pages_of(m->other, PAGES, after);
+		m->moved += memcmp(before, after, sizeof(before)) != 0;
+		__atomic_fetch_add(&m->rounds, 1, __ATOMIC_RELEASE);
+	}
+
+	return NULL;
+}
+
+/*
+ * F1: while pages are moved, compacted and put together to huge ones, and children come
+ * and write and go, and other memory is mapped and unmapped.
+ *
+ * No children until 6c287605fd56 in 5.19: a fork() that comes across the page just when it
+ * is found to be pinned, and not moved, leaves it shared, and the next write copies it.
+ */
+RAM_TEST(pages_are_moved_all_the_while)
+{
+	uint64_t deadline = now_us() + TIMEOUT / 2 * 1000000ULL;
+	struct mover mover = { };
+	struct ram *r = &self->r;
+	struct child child;
+	pthread_t thread;
+	bool forks;
+	void *more;
+	int n, fd;
+
+	if (r->why)
+		SKIP(return, "%s", r->why);
+	if (access("/sys/devices/system/node/node1", F_OK))
+		SKIP(return, "needs two NUMA nodes");
+	if (node_of(r->mem) < 0)
+		SKIP(return, "this kernel moves no pages on request");
+
+	forks = variant->kind.shared || kernel_since(5, 19);
+	more = ram_alloc(SZ_64K);
+	ASSERT_NE(NULL, more);
+	mover.mapped = r->mem;
+	mover.other = ram_of_kind(&variant->kind, &fd);
+	ASSERT_NE(NULL, mover.other);
+	ram_map(_metadata, r, DMA_RW);
+	if (!variant->kind.hugetlb) {
+		ASSERT_EQ(0, madvise(r->mem, SIZE, MADV_HUGEPAGE));
+		ASSERT_EQ(0, madvise(mover.other, SIZE, MADV_HUGEPAGE));
+	}
+	khugepaged_hurries(true);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, mover_main, &mover));
+
+	for (n = 0; n < ROUNDS || __atomic_load_n(&mover.rounds, __ATOMIC_ACQUIRE) < ROUNDS; n++) {
+		if (now_us() > deadline || ram_agrees(r, MIDDLE) != 1)
+			break;
+		if (forks && (child_start(&child, r) || child_do(&child, WRITE) != THEIRS ||
+			      ram_agrees(r, MIDDLE) != 1 || child_end(&child)))
+			break;
+		if (dma_map(r->p.iommu, IOVA_AGAIN, more, SZ_64K, DMA_RW) ||
+		    p2p_agrees(&r->p, IOVA_AGAIN, more) != 1 ||
+		    dma_unmap(r->p.iommu, IOVA_AGAIN, SZ_64K) != SZ_64K)
+			break;
+	}
+	EXPECT_LE(ROUNDS, n);
+	__atomic_store_n(&mover.stop, true, __ATOMIC_RELAXED);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	khugepaged_hurries(false);
+
+	EXPECT_LE(ROUNDS, mover.rounds);
+	EXPECT_NE(0, mover.moved);
+	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
+	EXPECT_EQ(0, pages_moved(r, 0, PAGES));
+	EXPECT_EQ(SIZE, dma_unmap(r->p.iommu, IOVA_RAM, SIZE));
+	expect_nothing_mapped(_metadata, r);
+}
+
 /* F2: what is pinned is charged, once for each mapping, until it is unmapped */
 RAM_TEST(mapping_is_charged_while_it_lasts)
 {
@@ -770,7 +933,7 @@ FIXTURE_TEARDOWN(pages)
 /* F1: compaction moves the pages all around, and not those */
 PAGES_TEST(compaction_leaves_it_where_it_is)
 {
-	const size_t size = 64 * SZ_1M, pages = size / SZ_4K;
+	const size_t size = 192 * SZ_1M, pages = size / SZ_4K;
 	uint64_t *before, *after;
 	struct ram *r = &self->r;
 	size_t i, moved = 0;
@@ -792,7 +955,10 @@ PAGES_TEST(compaction_leaves_it_where_it_is)
 	ASSERT_EQ(0, madvise(all, size, MADV_NOHUGEPAGE));
 	memset(all, OURS, size);
 
-	/* The one in the middle is for DMA, of the others every other page is freed */
+	/*
+	 * The one in the middle is for DMA, of the others every other page is freed.  That
+	 * is more than what is in memory below them, which is moved there first.
+	 */
 	r->mem = all + size / 2;
 	ram_map(_metadata, r, DMA_RW);
 	for (i = 0; i < pages; i += 2)
@@ -848,9 +1014,7 @@ PAGES_TEST(khugepaged_leaves_it_as_it_is)
 	ASSERT_FALSE(ram_is_huge(other));
 	ASSERT_EQ(0, madvise(r->mem, SIZE, MADV_HUGEPAGE));
 	ASSERT_EQ(0, madvise(other, SIZE, MADV_HUGEPAGE));
-	ASSERT_EQ(0, write_text(THP "khugepaged/pages_to_scan", "65536"));
-	ASSERT_EQ(0, write_text(THP "khugepaged/alloc_sleep_millisecs", "10"));
-	ASSERT_EQ(0, write_text(THP "khugepaged/scan_sleep_millisecs", "10"));
+	khugepaged_hurries(true);
 
 	/* When it has seen both, and started over again */
 	while (!ram_is_huge(other) && now_us() < deadline)
@@ -860,7 +1024,7 @@ PAGES_TEST(khugepaged_leaves_it_as_it_is)
 	while (khugepaged_scans() < scans + 2 && now_us() < deadline)
 		usleep(10000);
 	EXPECT_LE(scans + 2, khugepaged_scans());
-	write_text(THP "khugepaged/scan_sleep_millisecs", "10000");
+	khugepaged_hurries(false);
 
 	EXPECT_FALSE(ram_is_huge(r->mem));
 	EXPECT_EQ(0, pages_moved(r, 0, PAGES));

@@ -14,6 +14,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -1133,6 +1134,17 @@ void die_with_parent(void)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() == 1)
 		_exit(1);
+}
+
+bool kernel_since(int major, int minor)
+{
+	struct utsname name;
+	int x, y;
+
+	if (uname(&name) || sscanf(name.release, "%d.%d", &x, &y) != 2)
+		return false;
+
+	return x > major || (x == major && y >= minor);
 }
 
 int module_load(const char *path)

@@ -242,6 +242,9 @@ const char *tracing_dir(void);
 /* For a forked child: do not outlive a test that failed, and keep devices busy */
 void die_with_parent(void);
 
+/* Is this kernel as new as that? */
+bool kernel_since(int major, int minor);
+
 /* A kernel module, by its file: -ENOENT if there is none, -EEXIST if it is loaded */
 int module_load(const char *path);
 

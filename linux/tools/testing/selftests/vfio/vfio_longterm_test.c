@@ -151,7 +151,7 @@ MOVABLE_TEST(pages_leave_the_movable_zone)
 	if (ram_is_missing(&variant->kind))
 		SKIP(return, "%s", ram_is_missing(&variant->kind));
 	if (variant->kind.hugetlb && fails_to_move_hugetlb())
-		SKIP(return, "no hugetlb page leaves a movable zone, and that warns; f442fa614137 in 6.10");
+		SKIP(return, "hugetlb pages cannot leave a movable zone; f442fa614137");
 
 	mem = ram_of_kind(&variant->kind, &fd);
 	ASSERT_NE(NULL, mem);

@@ -52,7 +52,7 @@
 #define ROUNDS		10
 
 #ifndef MPOL_MF_MOVE_ALL
-#define MPOL_MF_MOVE_ALL	(1 << 2)
+#define MPOL_MF_MOVE_ALL	4
 #endif
 
 /* A range of memory that may be mapped at IOVA_RAM, and the pages it had then */
@@ -261,6 +261,7 @@ static int node_of(void *addr)
 /* As far as it can be moved, whoever else has it too */
 static int move_to(void *mem, int node)
 {
+	const unsigned long n = SAMPLES;
 	int nodes[SAMPLES], status[SAMPLES], i;
 	void *at[SAMPLES];
 
@@ -269,7 +270,7 @@ static int move_to(void *mem, int node)
 		nodes[i] = node;
 		mmio_read32(at[i]);
 	}
-	if (syscall(SYS_move_pages, 0, (unsigned long)SAMPLES, at, nodes, status, MPOL_MF_MOVE_ALL) < 0)
+	if (syscall(SYS_move_pages, 0, n, at, nodes, status, MPOL_MF_MOVE_ALL) < 0)
 		return -errno;
 	for (i = 0; i < SAMPLES; i++)
 		mmio_read32(at[i]);

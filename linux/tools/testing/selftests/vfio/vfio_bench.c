@@ -766,6 +766,8 @@ static void trace_start(void)
 	int fd;
 
 	write_text(trace_path("buffer_size_kb"), "16384");
+	/* Hashed, pointers are all the same as long as there is too little entropy */
+	write_text(trace_path("options/hash-ptr"), "0");
 	for (i = 0; i < sizeof(events) / sizeof(*events); i++) {
 		/* Newer kernels have fewer of them */
 		snprintf(event, sizeof(event), "events/%s/enable", events[i]);
@@ -798,6 +800,7 @@ static uint64_t trace_stop(void)
 	for (i = 0; i < objects_count; i++)
 		sum += objects[i].size;
 
+	need(sum);
 	return sum;
 }
 

@@ -372,6 +372,17 @@ FIXTURE_TEARDOWN(file)
 	fs_close(&self->fs);
 }
 
+/* Those that the process sees now, whether it has them in its page tables or not */
+static int touched_pages_of(const void *mem, size_t n, uint64_t *pfn)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		mmio_read32(mem + i * SZ_4K);
+
+	return pages_of(mem, n, pfn);
+}
+
 /* How many pages of the file are in the page cache? */
 static int pages_cached(int fd)
 {
@@ -398,7 +409,7 @@ FILE_TEST(page_cache_keeps_the_pages)
 	uint64_t before[FILE_SIZE / SZ_4K], after[FILE_SIZE / SZ_4K];
 	char bytes[SPAN];
 	struct fs *fs = &self->fs;
-	int other, i;
+	int other;
 
 	if (fs->why)
 		SKIP(return, "%s", fs->why);
@@ -408,9 +419,7 @@ FILE_TEST(page_cache_keeps_the_pages)
 	ASSERT_EQ(0, dma_map(fs->p.iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_RO));
 	EXPECT_EQ(fs->locked + FILE_SIZE / SZ_1K, proc_locked_kb());
 	EXPECT_EQ(1, p2p_reads(&fs->p, IOVA_BAR + SZ_4K, fs->mem + SZ_4K));
-	for (i = 0; i < pages; i++)
-		mmio_read32(fs->mem + i * SZ_4K);
-	ASSERT_EQ(0, pages_of(fs->mem, pages, before));
+	ASSERT_EQ(0, touched_pages_of(fs->mem, pages, before));
 
 	/* With no mapping but the device's, the pages written back, and told to go */
 	ASSERT_EQ(0, munmap(fs->mem, FILE_SIZE));
@@ -426,9 +435,7 @@ FILE_TEST(page_cache_keeps_the_pages)
 	fs->mem = fs_mmap(fs, PROT_READ | PROT_WRITE, MAP_SHARED);
 	ASSERT_NE(NULL, fs->mem);
 	EXPECT_EQ(1, p2p_reads(&fs->p, IOVA_BAR + SZ_4K, fs->mem + SZ_4K));
-	for (i = 0; i < pages; i++)
-		mmio_read32(fs->mem + i * SZ_4K);
-	ASSERT_EQ(0, pages_of(fs->mem, pages, after));
+	ASSERT_EQ(0, touched_pages_of(fs->mem, pages, after));
 	EXPECT_EQ(0, memcmp(before, after, sizeof(before)));
 
 	/* What is written by other means than the mmap is there too */
@@ -447,8 +454,8 @@ FILE_TEST(pages_of_a_file_stay)
 	const int half = FILE_SIZE / 2, pages = half / SZ_4K;
 	uint64_t before[FILE_SIZE / SZ_4K], after[FILE_SIZE / SZ_4K];
 	struct fs *fs = &self->fs;
-	int i, status;
 	pid_t pid;
+	int status;
 	void *to;
 
 	if (fs->why)
@@ -456,7 +463,7 @@ FILE_TEST(pages_of_a_file_stay)
 
 	ASSERT_EQ(0, dma_map(fs->p.iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_RO));
 	EXPECT_EQ(1, p2p_reads(&fs->p, IOVA_BAR, fs->mem));
-	ASSERT_EQ(0, pages_of(fs->mem, pages, before));
+	ASSERT_EQ(0, touched_pages_of(fs->mem, pages, before));
 
 	pid = fork();
 	if (!pid) {
@@ -482,9 +489,7 @@ FILE_TEST(pages_of_a_file_stay)
 	ASSERT_EQ(0, madvise(fs->mem, half, MADV_DONTFORK));
 	EXPECT_EQ(1, p2p_reads(&fs->p, IOVA_BAR, fs->mem));
 
-	for (i = 0; i < pages; i++)
-		mmio_read32(fs->mem + i * SZ_4K);
-	ASSERT_EQ(0, pages_of(fs->mem, pages, after));
+	ASSERT_EQ(0, touched_pages_of(fs->mem, pages, after));
 	EXPECT_EQ(0, memcmp(before, after, pages * sizeof(*before)));
 	EXPECT_EQ(FILE_SIZE, dma_unmap(fs->p.iommu, IOVA_BAR, FILE_SIZE));
 	expect_nothing_mapped(_metadata, fs);

@@ -258,6 +258,17 @@ static int node_of(void *addr)
 	return node;
 }
 
+/* Why nothing can be moved to another node, or NULL */
+static const char *pages_cannot_move(void *mem)
+{
+	if (access("/sys/devices/system/node/node1", F_OK))
+		return "needs two NUMA nodes";
+	if (node_of(mem) < 0)
+		return "this kernel moves no pages on request";
+
+	return NULL;
+}
+
 /* As far as it can be moved, whoever else has it too */
 static int move_to(void *mem, int node)
 {
@@ -294,12 +305,12 @@ static int move_pages_away(void *mem)
 	return stayed;
 }
 
-/* Does nothing where there is no khugepaged */
-static void khugepaged_hurries(bool hurry)
+/* Fails where there is no khugepaged */
+static int khugepaged_hurries(bool hurry)
 {
-	write_text(THP "khugepaged/pages_to_scan", "65536");
-	write_text(THP "khugepaged/alloc_sleep_millisecs", "10");
-	write_text(THP "khugepaged/scan_sleep_millisecs", hurry ? "10" : "10000");
+	return write_text(THP "khugepaged/pages_to_scan", "65536") ||
+	       write_text(THP "khugepaged/alloc_sleep_millisecs", "10") ||
+	       write_text(THP "khugepaged/scan_sleep_millisecs", hurry ? "10" : "10000");
 }
 
 /*
@@ -533,10 +544,8 @@ RAM_TEST(move_pages_leaves_it_where_it_is)
 
 	if (r->why)
 		SKIP(return, "%s", r->why);
-	if (access("/sys/devices/system/node/node1", F_OK))
-		SKIP(return, "needs two NUMA nodes");
-	if (node_of(r->mem) < 0)
-		SKIP(return, "this kernel moves no pages on request");
+	if (pages_cannot_move(r->mem))
+		SKIP(return, "%s", pages_cannot_move(r->mem));
 
 	ram_map(_metadata, r, DMA_RW);
 	other = ram_of_kind(&variant->kind, &fd);
@@ -644,10 +653,8 @@ RAM_TEST(pages_are_moved_all_the_while)
 
 	if (r->why)
 		SKIP(return, "%s", r->why);
-	if (access("/sys/devices/system/node/node1", F_OK))
-		SKIP(return, "needs two NUMA nodes");
-	if (node_of(r->mem) < 0)
-		SKIP(return, "this kernel moves no pages on request");
+	if (pages_cannot_move(r->mem))
+		SKIP(return, "%s", pages_cannot_move(r->mem));
 
 	forks = variant->kind.shared || kernel_since(5, 19);
 	more = ram_alloc(SZ_64K);
@@ -1015,7 +1022,7 @@ PAGES_TEST(khugepaged_leaves_it_as_it_is)
 	ASSERT_FALSE(ram_is_huge(other));
 	ASSERT_EQ(0, madvise(r->mem, SIZE, MADV_HUGEPAGE));
 	ASSERT_EQ(0, madvise(other, SIZE, MADV_HUGEPAGE));
-	khugepaged_hurries(true);
+	ASSERT_EQ(0, khugepaged_hurries(true));
 
 	/* When it has seen both, and started over again */
 	while (!ram_is_huge(other) && now_us() < deadline)

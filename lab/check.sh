@@ -14,8 +14,9 @@
 #	 with "few", nothing that can be left out, and vfio built in; "cdev", no groups;
 #	 "nommu", RISC-V without MMU; "allmod", drivers/vfio of allmodconfig
 #
-# Results are remembered by the contents that were checked and the version of the
-# tools, in build/BASE/check; FRESH=1 forgets them.
+# What passed is remembered in the cache, by all that it depends on: the contents that were
+# checked, the version of the tools, what was asked of them, and how it is done here.
+# FRESH=1 does not look there.
 
 # Functions are called by way of progress, which shellcheck does not see:
 # shellcheck disable=SC2317,SC2119,SC2120
@@ -48,6 +49,8 @@ result()
 	else
 		failed=$((failed + 1))
 		echo "not ok $count - $2"
+		name=${2%%:*}
+		echo "# again: CHECK=${name#build } lab/check.sh $BASE"
 		if [[ -n ${3:-} ]]; then
 			sed -n "s,${SRC:-/nowhere}/,,g; 1,40s/^/# /p" "$3"
 		fi
@@ -111,14 +114,14 @@ if wanted shellcheck; then
 	mapfile -t files < <(scripts)
 	status=0
 	(cd "$TOP" && shellcheck -x -P SCRIPTDIR "${files[@]}") > "$LOGS/shellcheck.log" 2>&1 || status=1
-	result $status "shellcheck: ${#files[@]} scripts" "$LOGS/shellcheck.log"
+	result "$status" "shellcheck: ${#files[@]} scripts" "$LOGS/shellcheck.log"
 fi
 
 if wanted guarantees; then
 	status=0
 	"$TOP/lab/check-guarantees.sh" > "$LOGS/guarantees.log" 2>&1 || status=1
 	grep -v '^ok' "$LOGS/guarantees.log" > "$LOGS/guarantees.why" || :
-	result $status "guarantees: docs/guarantees.md is true of the tests" "$LOGS/guarantees.why"
+	result "$status" "guarantees: docs/guarantees.md is true of the tests" "$LOGS/guarantees.why"
 fi
 
 if ! tr -s ' ' '\n' <<< "$CHECK" | grep -vxEq 'shellcheck|guarantees|'; then
@@ -134,8 +137,8 @@ fi
 WORK=$OUT/check
 lock "$OUT/lock-check"
 need_space "$OUT" 3000 "checking"
-[[ -z ${FRESH:-} ]] || rm -rf "$WORK"
-mkdir -p "$WORK/passed"
+PASSED=$CACHE/checks
+mkdir -p "$WORK" "$PASSED"
 
 if [[ -n ${2:-} ]]; then
 	tree=$(absolute "$2")
@@ -189,7 +192,6 @@ number()
 # What passed once with the very same contents and tools need not run again.
 #
 TOOLS=$({
-	cat "${BASH_SOURCE[0]}"
 	gcc --version
 	aarch64-linux-gnu-gcc --version 2>/dev/null || :
 	sparse --version 2>/dev/null || :
@@ -198,20 +200,30 @@ TOOLS=$({
 	sphinx-build --version 2>/dev/null || :
 } 2>&1 | sha256sum | cut -c 1-16)
 
-# key WORD...: a file name for something that depends on nothing else
+# key FUNCTIONS WORD...: a file name for what depends on these functions, on what setup
+# has set, on the words, and on nothing else
 key()
 {
-	echo "$TOOLS $*" | sha256sum | cut -c 1-32
+	local functions=$1
+
+	shift
+	{
+		echo "$TOOLS $*"
+		echo "${make_args[*]} $code $compiler $defaults $vfio ${symbols//[$' \t\n']/ } $required ${others[*]}"
+		# shellcheck disable=SC2086	# words on purpose
+		declare -f $functions
+	} | sha256sum | cut -c 1-32
 }
+make_args=() others=() code='' compiler='' defaults='' vfio='' symbols='' required=''
 
 seen()
 {
-	[[ -f $WORK/passed/$1 ]]
+	[[ -z ${FRESH:-} && -f $PASSED/$1 ]]
 }
 
 remember()
 {
-	: > "$WORK/passed/$1"
+	: > "$PASSED/$1"
 }
 
 # A warning is the same warning after its line has moved.
@@ -228,35 +240,65 @@ added()
 }
 
 #
-# checkpatch
+# checkpatch, as many at a time as there are processors
 #
-if wanted checkpatch; then
+run_checkpatch()
+{
+	local n=$1 commit=$2 log=$LOGS/checkpatch-$1.log stamp
+
+	stamp=$(key run_checkpatch "$CHECKPATCH_IGNORE" "$scripts" "$commit")
+	rm -f "$log" "$log.ok"
+	if seen "$stamp"; then
+		: > "$log.ok"
+		return
+	fi
+	git -C "$SRC" format-patch -1 --stdout "$commit" > "$WORK/patch-$n"
+	(cd "$SRC" && PATH=$WORK/bin:$PATH ./scripts/checkpatch.pl --strict --no-summary --show-types \
+		--ignore "$CHECKPATCH_IGNORE" "$WORK/patch-$n") > "$log" 2>&1 &&
+		! grep -Eq '^(ERROR|WARNING|CHECK)' "$log" || return 0
+	remember "$stamp"
+	: > "$log.ok"
+}
+
+check_checkpatch()
+{
+	local n=0 commit status
+
 	checkout "$tip"
 	# spdxcheck.py asks for "python", and for modules of Debian's python3.
 	mkdir -p "$WORK/bin"
 	ln -sf /usr/bin/python3 "$WORK/bin/python"
+	scripts=$(git -C "$SRC" ls-tree "$tip" scripts/ LICENSES MAINTAINERS | sha256sum)
+	for commit in "${commits[@]}"; do
+		while (($(jobs -pr | wc -l) >= JOBS)); do
+			wait -n || :
+		done
+		n=$((n + 1))
+		run_checkpatch "$(number "$n")" "$commit" &
+	done
+	wait
 	n=0
 	for commit in "${commits[@]}"; do
 		n=$((n + 1))
-		log=$LOGS/checkpatch-$(number $n).log
-		status=0
-		git -C "$SRC" format-patch -1 --stdout "$commit" > "$WORK/patch"
-		(cd "$SRC" && PATH=$WORK/bin:$PATH ./scripts/checkpatch.pl --strict --no-summary --show-types \
-			--ignore "$CHECKPATCH_IGNORE" "$WORK/patch") > "$log" 2>&1 || status=1
-		if grep -Eq '^(ERROR|WARNING|CHECK)' "$log"; then
-			status=1
-		fi
-		result $status "checkpatch: $(number $n) $(title "$commit")" "$log"
+		status=1
+		[[ ! -f $LOGS/checkpatch-$(number "$n").log.ok ]] || status=0
+		result "$status" "checkpatch: $(number "$n") $(title "$commit")" "$LOGS/checkpatch-$(number "$n").log"
 	done
+}
+
+if wanted checkpatch; then
+	timed "static $BASE: checkpatch" check_checkpatch
 fi
 
 #
 # kernel-doc
 #
-if wanted kernel-doc; then
+check_kernel_doc()
+{
+	local file which docs=() status=0
+
 	: > "$WORK/doc.base"
 	: > "$WORK/doc.tip"
-	docs=()
 	for file in "${changed[@]}"; do
 		case $file in
 		drivers/*.[ch]|include/*.h)
@@ -271,9 +313,12 @@ if wanted kernel-doc; then
 		done
 	done
 	added "$WORK/doc.base" "$WORK/doc.tip" > "$LOGS/kernel-doc.log"
-	status=0
 	[[ ! -s $LOGS/kernel-doc.log ]] || status=1
-	result $status "kernel-doc: ${#docs[@]} changed files, no new warning" "$LOGS/kernel-doc.log"
+	result "$status" "kernel-doc: ${#docs[@]} changed files, no new warning" "$LOGS/kernel-doc.log"
+}
+
+if wanted kernel-doc; then
+	timed "static $BASE: kernel-doc" check_kernel_doc
 fi
 
 #
@@ -329,12 +374,14 @@ run_sphinx()
 	done
 }
 
-if wanted sphinx; then
+check_sphinx()
+{
+	local which stamp log=$LOGS/sphinx.log status=0
+
 	checkout "$tip"
 	mapfile -t pages < <(pages | sort -u)
-	stamp=$(key sphinx "$(git -C "$SRC" rev-parse "$base^{tree}")" "$(git -C "$SRC" rev-parse "$tip^{tree}")")
-	log=$LOGS/sphinx.log
-	status=0
+	stamp=$(key "pages run_sphinx added normalize" sphinx "${pages[*]}" \
+		"$(git -C "$SRC" rev-parse "$base^{tree}")" "$(git -C "$SRC" rev-parse "$tip^{tree}")")
 	if ! seen "$stamp"; then
 		rm -f "$log"
 		for which in base tip; do
@@ -351,7 +398,11 @@ if wanted sphinx; then
 		fi
 		((status)) || remember "$stamp"
 	fi
-	result $status "sphinx: ${#pages[@]} pages, no new warning" "$log"
+	result "$status" "sphinx: ${#pages[@]} pages, no new warning" "$log"
+}
+
+if wanted sphinx; then
+	timed "static $BASE: sphinx" check_sphinx
 fi
 
 #
@@ -510,13 +561,15 @@ warnings()
 	grep -E ': (warning|error): |^error: ' "$1" || :
 }
 
+build_functions="configure prepare kmake build check_symbols warnings added normalize"
+
 # build_base ARCH: its warnings are the measure for everything that follows
 build_base()
 {
 	local arch=$1 stamp
 
 	BASE_LOG=$WORK/base-$arch.log
-	stamp=$(key "base $arch" "$(git -C "$SRC" rev-parse "$base^{tree}")")
+	stamp=$(key "$build_functions" "base $arch" "$(git -C "$SRC" rev-parse "$base^{tree}")")
 	checkout "$base"
 	if [[ -f $BASE_LOG && -f $OBJ/stamp && $(< "$OBJ/stamp") == "$stamp" ]]; then
 		progress "checks, $arch: preparing the base again" "$LOGS/check-prepare-$arch.log" prepare ||
@@ -542,10 +595,10 @@ configuration()
 # build_commit ARCH COMMIT DESCRIPTION LOG [SYMBOL...]
 build_commit()
 {
-	local arch=$1 commit=$2 what=$3 log=$4 stamp config status=0
+	local arch=$1 commit=$2 what=$3 log=$4 stamp config found status=0
 
 	shift 4
-	stamp=$(key "build $arch $*" "$(git -C "$SRC" rev-parse "$commit^{tree}")")
+	stamp=$(key "$build_functions" "build $arch $*" "$(git -C "$SRC" rev-parse "$commit^{tree}")")
 	if seen "$stamp"; then
 		result 0 "$what"
 		return
@@ -553,15 +606,17 @@ build_commit()
 	if [[ -z $configured ]]; then
 		build_base "$arch"
 		configured=$(configuration "$base")
+		# While its objects are there
+		! wanted sparse || find_in base "sparse $arch" run_sparse warnings "$sparse_needs" || :
 	fi
 	checkout "$commit"
 	# A patch may add a symbol.  All other preparation is part of the build.
 	config=$(configuration "$commit" "$@")
 	if [[ $config != "$configured" ]] &&
-	   ! progress "checks, $arch: configuring $(git -C "$SRC" show -s --format=%f "$commit")" \
+	   ! progress "checks, $arch: configuring $part" \
 		"$log" prepare "$@"; then
 		status=1
-	elif ! progress "checks, $arch: building $(git -C "$SRC" show -s --format=%f "$commit")" \
+	elif ! progress "checks, $arch: building $part, $(git -C "$SRC" show -s --format=%f "$commit")" \
 		"$log" build; then
 		status=1
 	else
@@ -601,10 +656,69 @@ new_symbols()
 		sed -n 's/^+\(menu\)\?config[ \t]\+\(VFIO[A-Z0-9_]*\).*/\2/p'
 }
 
-for arch in x86-64 arm64 $ODD; do
-	wanted "$arch" || continue
-	# Before 6.2 there is no other way to a device than by its group.
-	[[ $arch != cdev || -d $SRC/drivers/iommu/iommufd ]] || continue
+#
+# What a tool finds in the series and not in the base
+#
+vfio_tree()
+{
+	git -C "$SRC" rev-parse "$1:drivers/vfio" "$1:include"
+}
+
+# find_in base|tip NAME FUNCTION FILTER MORE: what FUNCTION prints there of what FILTER lets
+# through, in the file $found of the cache.  It depends on the functions MORE, too.
+find_in()
+{
+	local which=$1 name=$2 function=$3 filter=$4
+
+	found=$PASSED/$(key "$function $filter $5" "found $name" "${changed[*]}" "$(vfio_tree "${!which}")")
+	[[ ! -f $found || -n ${FRESH:-} ]] || return 0
+	checkout "${!which}"
+	progress "checks, $name: $which" "$WORK/found.$which" "$function" || {
+		reason "$WORK/found.$which" > "$log"
+		return 1
+	}
+	"$filter" "$WORK/found.$which" > "$found.new"
+	mv "$found.new" "$found"
+}
+
+# compare NAME FUNCTION FILTER MORE: what is found in the series and not in the base, to $log
+compare()
+{
+	local name=$1 found before
+
+	log=$LOGS/${name// /-}.log
+	status=0
+	rm -f "$log"
+	find_in base "$@" || status=1
+	before=$found
+	((status)) || find_in tip "$@" || status=1
+	((!status)) || return 0
+	added "$before" "$found" > "$log"
+	[[ ! -s $log ]] || status=1
+}
+
+sparse_needs="prepare configure kmake"
+
+# Where objects have just been built there is little to build for it.
+run_sparse()
+{
+	[[ -n $configured ]] || prepare || return 1
+	kmake C=2 CHECK=sparse KBUILD_MODULES=1 drivers/vfio/
+}
+
+check_sparse()
+{
+	local status log
+
+	compare "sparse $1" run_sparse warnings "$sparse_needs"
+	result "$status" "sparse: $1, no new warning in drivers/vfio" "$log"
+}
+
+# check_builds ARCH: of each patch that has to do with it
+check_builds()
+{
+	local arch=$1 paths commit symbol n=0 todo=()
+
 	setup "$arch"
 	configured=
 	case $arch in
@@ -618,87 +732,79 @@ for arch in x86-64 arm64 $ODD; do
 		paths='^(drivers|include|mm)/'
 		;;
 	esac
-	n=0
 	for commit in "${commits[@]}"; do
 		n=$((n + 1))
 		if [[ $commit == "$tip" ]] || touches "$commit" "$paths"; then
-			build_commit "$arch" "$commit" "build $arch: $(number $n) $(title "$commit")" \
-				"$LOGS/build-$arch-$(number $n).log"
+			todo+=("$n $commit")
 		fi
 	done
-	[[ " $ODD " != *" $arch "* ]] || continue
+	of=0
+	for commit in "${todo[@]}"; do
+		read -r n commit <<< "$commit"
+		of=$((of + 1))
+		part="$of of ${#todo[@]}"
+		build_commit "$arch" "$commit" "build $arch: $(number "$n") $(title "$commit")" \
+			"$LOGS/build-$arch-$(number "$n").log"
+	done
+	if wanted sparse && [[ $arch == x86-64 || $arch == arm64 ]]; then
+		check_sparse "$arch"
+	fi
+	[[ " $ODD " != *" $arch "* ]] || return 0
 	for symbol in $(new_symbols); do
+		part="with CONFIG_$symbol"
 		build_commit "$arch" "$tip" "build $arch: all, with CONFIG_$symbol" \
 			"$LOGS/build-$arch-$symbol.log" "$symbol"
 	done
+}
+
+for arch in x86-64 arm64 $ODD; do
+	wanted "$arch" || continue
+	# Before 6.2 there is no other way to a device than by its group.
+	[[ $arch != cdev || -d $SRC/drivers/iommu/iommufd ]] || continue
+	timed "static $BASE: build $arch" check_builds "$arch"
 done
 
-if wanted selftests; then
+check_selftests()
+{
+	local n=0 commit stamp log status
+
 	setup x86-64
-	n=0
 	for commit in "${commits[@]}"; do
 		n=$((n + 1))
 		touches "$commit" "^$SELFTESTS/" || continue
 		# The Makefile comes with the last of them: before, nothing is built.
 		git -C "$SRC" cat-file -e "$commit:$SELFTESTS/Makefile" 2>/dev/null || continue
-		stamp=$(key selftests "$(git -C "$SRC" rev-parse "$commit:tools/testing/selftests")" \
-			"$(git -C "$SRC" rev-parse "$commit:include/uapi")")
-		log=$LOGS/build-selftests-$(number $n).log
+		stamp=$(key "build_selftests kmake" selftests \
+			"$(git -C "$SRC" rev-parse "$commit:tools/testing/selftests" "$commit:include/uapi")")
+		log=$LOGS/build-selftests-$(number "$n").log
 		status=0
 		if ! seen "$stamp"; then
 			checkout "$commit"
-			if ! progress "checks, selftests: building $(number $n)" "$log" build_selftests "$log"; then
+			if ! progress "checks, selftests: building $(number "$n")" "$log" build_selftests "$log"; then
 				status=1
 				warnings "$log" > "$log.why"
 			fi
 			((status)) || remember "$stamp"
 		fi
-		result $status "build selftests: $(number $n) $(title "$commit")" "$log.why"
+		result "$status" "build selftests: $(number "$n") $(title "$commit")" "$log.why"
 		rm -f "$log.why"
 	done
 	git -C "$SRC" clean -qfdx
+}
+
+if wanted selftests; then
+	timed "static $BASE: build selftests" check_selftests
+fi
+
+if wanted sparse && ! wanted x86-64; then
+	setup x86-64
+	configured=
+	timed "static $BASE: sparse x86-64" check_sparse x86-64
 fi
 
 #
-# sparse and coccicheck, of the whole series
+# coccicheck, of the whole series
 #
-vfio_tree()
-{
-	echo "$(git -C "$SRC" rev-parse "$1:drivers/vfio") $(git -C "$SRC" rev-parse "$1:include")"
-}
-
-run_sparse()
-{
-	prepare && kmake C=2 CHECK=sparse KBUILD_MODULES=1 drivers/vfio/
-}
-
-if wanted sparse; then
-	for arch in x86-64 arm64; do
-		[[ $arch == x86-64 ]] || wanted arm64 || continue
-		setup "$arch"
-		stamp=$(key "sparse $arch" "$(vfio_tree "$base")" "$(vfio_tree "$tip")")
-		log=$LOGS/sparse-$arch.log
-		status=0
-		if ! seen "$stamp"; then
-			rm -f "$log"
-			for which in base tip; do
-				checkout "${!which}"
-				progress "checks, sparse: $arch, $which" "$WORK/sparse.$which" run_sparse || {
-					reason "$WORK/sparse.$which" > "$log"
-					status=1
-					break
-				}
-			done
-			if ((!status)); then
-				added <(warnings "$WORK/sparse.base") <(warnings "$WORK/sparse.tip") > "$log"
-				[[ ! -s $log ]] || status=1
-			fi
-			((status)) || remember "$stamp"
-		fi
-		result $status "sparse: $arch, no new warning in drivers/vfio" "$log"
-	done
-fi
-
 # The kernel's coccicheck takes a folder: give it one with the changed files only.
 run_coccicheck()
 {
@@ -729,28 +835,17 @@ reports()
 	sed -n "s,^$WORK/cocci/,,p" "$1" | grep -E '^[^ ]+\.[ch]:[0-9]+' || :
 }
 
+check_coccicheck()
+{
+	local status log
+
+	compare coccicheck run_coccicheck reports ""
+	result "$status" "coccicheck: no new report in the changed files" "$log"
+	grep -s '^not run' "$WORK/found.tip" | sed 's/^/# coccicheck: /' || :
+}
+
 if wanted coccicheck; then
-	stamp=$(key coccicheck "$(vfio_tree "$base")" "$(vfio_tree "$tip")")
-	log=$LOGS/coccicheck.log
-	status=0
-	if ! seen "$stamp"; then
-		rm -f "$log"
-		for which in base tip; do
-			checkout "${!which}"
-			progress "checks, coccicheck: $which" "$WORK/cocci.$which" run_coccicheck || {
-				reason "$WORK/cocci.$which" > "$log"
-				status=1
-				break
-			}
-		done
-		if ((!status)); then
-			added <(reports "$WORK/cocci.base") <(reports "$WORK/cocci.tip") > "$log"
-			[[ ! -s $log ]] || status=1
-		fi
-		((status)) || remember "$stamp"
-	fi
-	result $status "coccicheck: no new report in the changed files" "$log"
-	grep '^not run' "$WORK/cocci.tip" | sed 's/^/# coccicheck: /' || :
+	timed "static $BASE: coccicheck" check_coccicheck
 fi
 
 echo "1..$count"

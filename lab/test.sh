@@ -1,12 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Usage: test.sh [BASE]
+# Usage: test.sh [BASE|all]
 #
 # Everything that says whether the series is right: the lab's own tests, the models,
 # static checks, and the selftests in guests on the patched debug kernel.  A stage that
 # fails does not keep the next one from running.  Without BASE that is done for the
-# first base, and for each of the others what takes little time: the series applies,
+# newest base, and for each of the others what takes little time: the series applies,
 # checkpatch has nothing to say, the kernel builds, and the core guarantees hold.  The
 # trees this makes, gigabytes for each base, go when their base has passed.
 # ONLY="WORD..." selects: lab, spin, static, or names and groups of lab/tests.list.
@@ -50,49 +50,64 @@ stage()
 	echo "# $name, $BASE: $((SECONDS - start)) s"
 }
 
-test_all()
+build()
 {
-	local word guests=()
-
-	if ! build_programs stock patched; then
-		echo "not ok - build, $BASE"
+	build_programs "$@" || {
+		echo "not ok - build, $BASE; again: make build BASE=$BASE"
 		failed=$((failed + 1))
-		return
-	fi
+		return 1
+	}
+}
+
+# guests [NAME]...: of the tests and groups that are asked for, those among NAME
+guests()
+{
+	stage guests "$TOP/lab/vmtests.sh" "$BASE" "$KERNELS/patched" "$programs" "$@"
+}
+
+# What is the same for all bases runs with the first.
+test_lab()
+{
 	if wanted lab; then
-		stage lab "$TOP/lab/selftest.sh" "$BASE"
+		timed "lab" stage lab "$TOP/lab/selftest.sh" "$BASE"
 	fi
 	if wanted spin; then
-		stage spin "$TOP/lab/spin.sh"
+		timed "spin" stage spin "$TOP/lab/spin.sh"
 	fi
+	once=
+}
+
+test_all()
+{
+	local word names=()
+
+	build stock patched || return 0
+	[[ -z $once ]] || test_lab
 	if wanted static; then
 		stage static "$TOP/lab/check.sh" "$BASE"
 	fi
 	for word in ${only[@]+"${only[@]}"}; do
-		[[ $word == lab || $word == spin || $word == static ]] || guests+=("$word")
+		[[ " $stages " == *" $word "* ]] || names+=("$word")
 	done
-	if [[ ${#only[@]} == 0 || ${#guests[@]} != 0 ]]; then
-		stage guests "$TOP/lab/vmtests.sh" "$BASE" "$KERNELS/patched" "$programs" ${guests[@]+"${guests[@]}"}
+	if [[ ${#only[@]} == 0 || ${#names[@]} != 0 ]]; then
+		guests ${names[@]+"${names[@]}"}
 	fi
 }
 
 test_core()
 {
-	if ! build_programs patched; then
-		echo "not ok - build, $BASE"
-		failed=$((failed + 1))
-		return
-	fi
+	wanted static || wanted core || return 0
+	build patched || return 0
 	if wanted static; then
 		CHECK=checkpatch stage static "$TOP/lab/check.sh" "$BASE"
 	fi
 	if wanted core; then
-		stage guests "$TOP/lab/vmtests.sh" "$BASE" "$KERNELS/patched" "$programs" core
+		guests core
 	fi
 }
 
 # test_and_tidy COMMAND: what was not there before COMMAND is not there after it, unless
-# it is needed to look into what failed
+# it is needed to look into what failed, or somebody has begun to edit it.
 test_and_tidy()
 {
 	local dir made=() before=$failed
@@ -101,25 +116,65 @@ test_and_tidy()
 		[[ -e $dir ]] || made+=("$dir")
 	done
 	"$1"
-	if ((failed == before && ${#made[@]})); then
-		rm -rf -- "${made[@]}"
-	fi
+	((failed == before)) || return 0
+	for dir in ${made[@]+"${made[@]}"}; do
+		if [[ $dir == "$TREE" && -d $dir ]] && edited "$dir"; then
+			say "$dir has edits, and stays"
+		else
+			rm -rf -- "$dir"
+		fi
+	done
 }
 
-if [[ -n ${1:-} ]]; then
-	load_base "$1"
-	"$TOP/lab/deps.sh" test
-	test_all
-else
-	mapfile -t all < <(bases)
-	load_base "${all[0]}"
-	"$TOP/lab/deps.sh" test
-	test_and_tidy test_all
-	for base in "${all[@]:1}"; do
-		load_base "$base"
-		test_and_tidy test_core
-	done
-fi
+# Each step of more than a few seconds, in order, and the rest together
+print_steps()
+{
+	echo "# seconds that the steps took, by the clock and of the processors' time:"
+	awk -F '\t' -v all="$SECONDS" '
+		function row(name, wall, cpu) { printf "# %6d %6d  %s\n", wall, cpu, name }
+		{ cpu = $4 - $3; sum += cpu }
+		cpu < 5 && $2 < 5 { short++; short_wall += $2; short_cpu += cpu; next }
+		{ row($1, $2, cpu) }
+		END {
+			if (short)
+				row(short " shorter steps", short_wall, short_cpu)
+			row("all (guests run " '"$JOBS"' " at a time)", all, sum)
+		}' "$LAB_STEPS"
+}
 
+stages="lab spin static"
+for word in ${only[@]+"${only[@]}"}; do
+	known "$word" "$(tr ' ' '\n' <<< "$stages"; test_words)"
+done
+mapfile -t all < <(bases | tac)
+once=1
+case ${1:-} in
+'')	list=("${all[@]}") ;;
+all)	list=("${all[@]}") ;;
+*)	list=("$1") ;;
+esac
+for base in "${list[@]}"; do
+	load_base "$base"
+done
+load_base "${list[0]}"
+"$TOP/lab/deps.sh" test
+export LAB_STEPS=$BUILD/steps
+: > "$LAB_STEPS"
+for base in "${list[@]}"; do
+	load_base "$base"
+	if [[ -n ${1:-} || $base == "${list[0]}" ]]; then
+		tests=test_all
+	else
+		tests=test_core
+	fi
+	# With a base named, trees stay for the next time
+	if [[ ${1:-all} == all ]]; then
+		test_and_tidy "$tests"
+	else
+		"$tests"
+	fi
+done
+
+print_steps
 echo "$passed passed, $failed failed, $skipped skipped"
 ((failed == 0))

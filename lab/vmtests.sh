@@ -107,8 +107,8 @@ run_one()
 	# shellcheck disable=SC2086	# words on purpose
 	set -- $command
 	# shellcheck disable=SC2086
-	"$VMTEST" -c "$cpus" -m 2048 -t "$seconds" -l "$out.log" $options "$kernel" -- \
-		"$programs/$1" "${@:2}" > "$out.out" 2> "$out.err" < /dev/null || status=$?
+	timed "guest $BASE: $name" "$VMTEST" -c "$cpus" -m 2048 -t "$seconds" -l "$out.log" $options \
+		"$kernel" -- "$programs/$1" "${@:2}" > "$out.out" 2> "$out.err" < /dev/null || status=$?
 	sum "$out.out" "$name" "$status" > "$out.sum"
 	echo "$status" > "$out.status"
 }
@@ -125,14 +125,17 @@ report()
 	fi
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 	if ((f)); then
+		echo "# again: $again$name"
 		echo "# the guest printed (all of it: $out.out, console: $out.log):"
 		grep -vE '^ok |^#  *(RUN|OK) ' "$out.out" | tail -n 30 | sed 's/^/#   /' || :
 		sed 's/^/#   /' "$out.err" | head -n 60
 	fi
 }
 
-passed=0 failed=0 skipped=0
-declare -A pids=()
+passed=0 failed=0 skipped=0 ended=0 next_word=$((SECONDS + 30))
+declare -A pids=() started=()
+again="make test BASE=$BASE ONLY="
+[[ $label == patched ]] || again="lab/vmtests.sh $BASE $kernel $programs "
 
 stop_all()
 {
@@ -145,32 +148,62 @@ stop_all()
 }
 trap 'stop_all; cleanup' EXIT
 
-reap()
+# Tests that have ended, of those that the guest says there are
+how_far()
 {
-	local pid status=0
-
-	wait -n -p pid "${!pids[@]}" || status=$?
-	if [[ -n ${pid:-} ]]; then
-		say "${pids[$pid]} on $label: ended"
-		report "${pids[$pid]}"
-		unset "pids[$pid]"
-	fi
+	tr -d '\r' < "$LOGS/vm-$label-$1.out" 2>/dev/null | awk '
+		/^1\.\.[0-9]+/ && !n { n = substr($1, 4) }
+		/^(not )?ok [0-9]+/ { done++ }
+		END { if (n) printf ", %d of %d tests", done, n }'
 }
 
-while IFS='|' read -r name groups cpus seconds options command; do
-	name=$(trim "$name")
-	[[ -n $name && $name != '#'* ]] || continue
-	selected "$name $(trim "$groups")" || continue
-	rm -f "$LOGS/vm-$label-$name".*
+# Waits for one to end, and says meanwhile how far they are.
+reap()
+{
+	local pid
+
+	while :; do
+		for pid in "${!pids[@]}"; do
+			[[ ! -e $LOGS/vm-$label-${pids[$pid]}.status ]] || break 2
+			kill -0 "$pid" 2>/dev/null || break 2
+		done
+		sleep 0.5
+		((SECONDS >= next_word)) || continue
+		next_word=$((SECONDS + 30))
+		for pid in "${!pids[@]}"; do
+			say "${pids[$pid]} on $label: $((SECONDS - started[$pid])) s$(how_far "${pids[$pid]}")"
+		done
+	done
+	wait "$pid" || :
+	ended=$((ended + 1))
+	say "${pids[$pid]} on $label: ended, $ended of ${#chosen[@]} guests"
+	report "${pids[$pid]}"
+	unset "pids[$pid]" "started[$pid]"
+}
+
+# Those that take longest first, so that none is left alone at the end
+mapfile -t chosen < <(
+	while IFS='|' read -r name groups cpus seconds rest; do
+		name=$(trim "$name")
+		[[ -n $name && $name != '#'* ]] || continue
+		selected "$name $(trim "$groups")" || continue
+		echo "$name|$(trim "$cpus")|$(trim "$seconds")|$rest"
+	done < "$TOP/lab/tests.list" | sort -s -t '|' -k 3,3nr)
+for line in ${chosen[@]+"${chosen[@]}"}; do
+	rm -f "$LOGS/vm-$label-${line%%|*}".*
+done
+for line in ${chosen[@]+"${chosen[@]}"}; do
+	IFS='|' read -r name cpus seconds options command <<< "$line"
 	while ((${#pids[@]} >= JOBS)); do
 		reap
 	done
-	say "$name on $label: at most $(trim "$seconds") s"
+	say "$name on $label: at most $seconds s"
 	set -m
-	run_one "$name" "$(trim "$cpus")" "$(trim "$seconds")" "$options" "$command" &
+	run_one "$name" "$cpus" "$seconds" "$options" "$command" &
 	pids[$!]=$name
+	started[$!]=$SECONDS
 	set +m
-done < "$TOP/lab/tests.list"
+done
 while ((${#pids[@]})); do
 	reap
 done

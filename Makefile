@@ -2,8 +2,9 @@
 #
 # make run		build, boot and measure stock and patched, and print the table
 # make matrix		the same table for all kernels
-# make test		everything that says whether the series is right: on one kernel
-#			if BASE is given, else on the first, and the core on the others
+# make test		everything that says whether the series is right: all of it on the
+#			newest kernel and the core of it on the others, or all of it on the
+#			one that BASE names; BASE=all: all of it on all
 # make bench		what mapping a BAR costs: stock, patched, and the IOMMU alone, in
 #			instructions; writes docs/bench/BASE, in half an hour or so
 # make compose		a git tree with a commit a patch, to build and to edit
@@ -14,29 +15,51 @@
 # make bisect		each patch built in odd configurations too, booted and measured, in an
 #			hour or two
 # make proof		each test seen failing: writes docs/proof.md, in an hour or so
+# make clean		remove what was made in build/, but no edits
+# make distclean	remove the cache as well, which all checkouts share
+#
+# And what those are made of:
+# make deps		install, as root, what make test needs; else say what is missing
+# make fetch		the source of the kernel
+# make stock patched	one of the kernels
+# make selftests	the test programs, and the modules that they bring along
+# make build		all three
+# make check		the static checks of the series
+# make spin		the models
+# make help		this text
 #
 # BASE=5.10		which kernel: a folder in series/
 # KERNEL_SRC=PATH	a tree or tarball of it instead of Debian's
 # CACHE=PATH		where sources and compiled objects are kept
-# ONLY="WORD..."	make test: only these stages, tests or groups of lab/tests.list
+# BUILD=PATH		where the rest is built, instead of build/
+# JOBS=2		how many processes at a time
+# ONLY="WORD..."	make test: only these stages, tests or groups of lab/tests.list;
+#			make proof: only these reverts
 # V=2			make mail: which version of the series this is
-# FORCE=1		make compose: drop edits that were not written back
+# FORCE=1		make compose, writeback, series, mail, clean, distclean: drop edits
 # REFRESH=1		look for a newer package of the source
 # BOOT=1		make bisect: no odd configurations
 # RESUME=1		make proof, make bench: keep the results that there are
 # RUNS=2		make bench: how often to measure everything
-# LARGE=16G		make bench: the size of the BAR
+# LARGE=16G		make bench: the size of the BAR, a power of two
+# FLAVOR=release	make stock, patched, selftests: without the debug machinery
 
 bases := $(shell ls series | sort -V)
 given := $(BASE)
 BASE ?= $(firstword $(bases))
-export KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS V BOOT
+variables := KERNEL_SRC CACHE BUILD ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS V BOOT
+export $(variables)
 
 # An empty variable is one that is not set.
-unexport $(foreach v,KERNEL_SRC CACHE ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS V BOOT,$(if $($v),,$v))
+unexport $(foreach v,$(variables),$(if $($v),,$v))
 
-.PHONY: help run matrix bench test deps fetch compose writeback series mail stock patched build \
-	selftests check spin proof bisect clean distclean
+ifneq ($(given),$(filter all $(bases),$(given)))
+$(error unknown BASE '$(given)'; this project has: $(bases))
+endif
+
+targets := help run matrix bench test deps fetch compose writeback series mail stock patched \
+	build selftests check spin proof bisect clean distclean
+.PHONY: $(targets)
 .NOTPARALLEL:
 
 help:
@@ -46,7 +69,7 @@ run:
 	@lab/run.sh '$(BASE)'
 
 matrix:
-	@lab/run.sh $(bases)
+	@lab/run.sh $(if $(given),'$(given)',$(bases))
 
 bench:
 	@lab/bench.sh '$(BASE)'
@@ -92,9 +115,8 @@ proof:
 bisect:
 	@lab/bisect.sh '$(BASE)'
 
-# What this checkout made; distclean also what all checkouts share.
 clean:
 	@lab/clean.sh
 
-distclean: clean
-	rm -rf "$${CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/vfio-devmem}"
+distclean:
+	@lab/clean.sh all

@@ -22,7 +22,13 @@ LARGE=${LARGE:-16G}
 bench=$OUT/bench
 
 [[ $RUNS =~ ^[1-9][0-9]*$ ]] || die "RUNS=$RUNS: not a number of runs"
-[[ $LARGE =~ ^[1-9][0-9]*[MG]$ ]] || die "LARGE=$LARGE: not a size, such as 16G"
+# A BAR is a power of two, and QEMU's has to fit into what a guest can address.
+is_bar()
+{
+	[[ $1 =~ ^([1-9][0-9]{0,3})G$ ]] || return 1
+	((BASH_REMATCH[1] <= 64 && (BASH_REMATCH[1] & (BASH_REMATCH[1] - 1)) == 0))
+}
+is_bar "$LARGE" || die "LARGE=$LARGE: not the size of a BAR; give a power of two from 1G to 64G"
 
 boot()
 {

@@ -11,9 +11,15 @@
 
 . "$(dirname "$0")/lib.sh"
 load_base "${1:-}"
-git_identity
 work=''
 commit=''
+
+# What git says when a pack is damaged, whatever it was about to do
+damaged()
+{
+	! grep -qE 'corrupt|inflate|bad (object|tree)|unable to read|missing blob|packfile .* (cannot be|does not|index)' "$1" ||
+		die "the source in $base is damaged; remove it, and what was composed from it: rm -rf '$base' '$TREE'"
+}
 
 # Sets $commit to a commit of the index on top of $commit.
 commit_index()
@@ -39,6 +45,7 @@ apply_patch()
 	git -C "$TREE" mailinfo "$work/msg" "$work/diff" < "$patch" > "$work/info" 2> "$work/err" ||
 		die "series/$BASE/$name is not a patch as git format-patch writes it"
 	if ! git -C "$TREE" apply --cached --whitespace=nowarn "$work/diff" 2> "$work/err"; then
+		damaged "$work/err"
 		where=$(sed -nE 's/^error: patch failed: //p; s/^error: ([^:]+): (does not exist in index|already exists in index|No such file.*)$/\1 (\2)/p' \
 			"$work/err" | head -n 1)
 		! git -C "$TREE" apply --cached --reverse --check "$work/diff" 2>/dev/null ||
@@ -81,7 +88,8 @@ add_files()
 	done <<< "$list"
 	sed '/^File: /d' "$msg" | git -C "$TREE" stripspace > "$work/message"
 	stamp=$(git -C "$TOP" log -1 --format=%aI -- "linux/commits/$name.msg" 2>/dev/null) || stamp=
-	GIT_AUTHOR_DATE=${stamp:-$(date -Iseconds)} commit_index "$work/message" "new $name"
+	GIT_AUTHOR_NAME=${LAB_NAME:-lab} GIT_AUTHOR_EMAIL=${LAB_EMAIL:-lab@localhost} \
+		GIT_AUTHOR_DATE=${stamp:-$(date -Iseconds)} commit_index "$work/message" "new $name"
 }
 
 compose()
@@ -92,8 +100,13 @@ compose()
 	index=$work/index
 	export GIT_INDEX_FILE=$index
 	commit=$(git -C "$TREE" rev-parse 'base^{commit}')
-	git -C "$TREE" read-tree "$commit"
-	while read -r kind name rest; do
+	git -C "$TREE" read-tree "$commit" 2> "$work/err" || {
+		damaged "$work/err"
+		die "git cannot read the base in $TREE: $(head -n 1 "$work/err")"
+	}
+	[[ -z $(tail -c 1 "$SERIES/order") ]] ||
+		say "series/$BASE/order does not end with a newline; its last line is read all the same"
+	while read -r kind name rest || [[ -n $kind ]]; do
 		case $kind in
 		''|'#'*)	continue ;;
 		new)		add_files "$name" ;;
@@ -115,22 +128,45 @@ inputs()
 	} | sha256sum | cut -d ' ' -f 1
 }
 
+# It has its place when it is complete, so what else is there is not the lab's.
 clone_tree()
 {
-	rm -rf "$TREE" "$new" || return 1
+	rm -rf "$new" || return 1
 	git clone -q --local --no-checkout -o source "$base" "$new" || return 1
 	git -C "$new" remote remove source || return 1
 	git -C "$new" config gc.auto 0 || return 1
+	mkdir -p "$new/.git/info" "$new/.git/lab" || return 1
 	echo '/obj-*/' >> "$new/.git/info/exclude" || return 1
 	git -C "$new" checkout -q -B series base || return 1
 	adopt_objects "$base" "$new" "$TREE" || return 1
+	git -C "$new" rev-parse HEAD > "$new/.git/lab/commit" || return 1
+	echo "$base" > "$new/.git/lab/base" || return 1
 	mv -T "$new" "$TREE"
+}
+
+# What an interrupted checkout leaves of a file is as much as it had written.  Anything
+# else is an edit.
+edited_meanwhile()
+{
+	local head file
+
+	head=$(git -C "$TREE" rev-parse HEAD)
+	[[ $head == "$(cat "$state/commit")" || $head == "$(cat "$state/next")" ]] || return 0
+	while read -r -d '' file; do
+		[[ -e $TREE/$file ]] || continue
+		git -C "$TREE" cat-file blob "$(cat "$state/next"):$file" 2>/dev/null |
+			cmp -s -n "$(stat -c %s "$TREE/$file")" - "$TREE/$file" || return 0
+	done < <(git -C "$TREE" diff -z --name-only HEAD)
+	return 1
 }
 
 # Only what differs is written, so that the next build compiles little.
 switch()
 {
-	git -C "$TREE" checkout -q -f -B series "$(cat "$state/next")"
+	git -C "$TREE" checkout -q -f -B series "$(cat "$state/next")" 2> "$LOGS/switch.log" || {
+		damaged "$LOGS/switch.log"
+		die "git cannot check out the series in $TREE: $(reason "$LOGS/switch.log")"
+	}
 	mv "$state/next" "$state/commit"
 }
 
@@ -140,22 +176,22 @@ lock "$OUT/.lock-tree"
 state=$TREE/.git/lab
 new=$OUT/.tmp.tree
 
-if [[ -f $state/next && -f $state/base ]]; then
+[[ ! -d $TREE || -f $state/base ]] ||
+	die "$TREE is not a tree that the lab has made; move it away"
+if [[ -f $state/next ]]; then
 	say "finishing an interrupted compose"
 	rm -f "$TREE/.git/index.lock"
+	if [[ -z ${FORCE:-} ]] && edited_meanwhile; then
+		die "$TREE has edits that were made when it was half composed; save them elsewhere, FORCE=1 drops them"
+	fi
 	switch
 fi
-if [[ -d $TREE && ! -f $state/base ]]; then
-	say "$TREE is incomplete; making it anew"
-	rm -rf "$TREE"
-fi
-if [[ -d $TREE ]] && edited "$TREE"; then
-	[[ -n ${FORCE:-} ]] || {
-		say "$TREE has edits of its own and is used as it is (make writeback saves them, FORCE=1 drops them)"
-		echo "$TREE"
-		exit 0
-	}
-	git -C "$TREE" reset -q --hard
+if [[ -d $TREE && -z ${FORCE:-} ]] && edited "$TREE"; then
+	[[ $(cat "$state/base") == "$base" ]] ||
+		die "$TREE has edits, and is of another source ($(cat "$state/base")); make writeback saves them, FORCE=1 drops them"
+	say "$TREE has edits of its own and is used as it is (make writeback saves them, FORCE=1 drops them)"
+	echo "$TREE"
+	exit 0
 fi
 if [[ -d $TREE && $(cat "$state/base") != "$base" ]]; then
 	say "the base is another one; making $TREE anew"
@@ -163,19 +199,22 @@ if [[ -d $TREE && $(cat "$state/base") != "$base" ]]; then
 fi
 if [[ ! -d $TREE ]]; then
 	need_space "$OUT" 3000 "a kernel tree"
-	progress "cloning the source into build/$BASE/tree" "$LOGS/clone.log" clone_tree ||
+	progress "cloning the source into build/$BASE/tree" "$LOGS/clone.log" clone_tree || {
+		damaged "$LOGS/clone.log"
 		die "cannot make $TREE: $(reason "$LOGS/clone.log")"
-	mkdir -p "$state"
-	git -C "$TREE" rev-parse HEAD > "$state/commit"
-	echo "$base" > "$state/base"
+	}
+elif [[ -n ${FORCE:-} ]]; then
+	git -C "$TREE" reset -q --hard
+	rm -f "$state/inputs"
 fi
 
 want=$(inputs)
 if [[ $(cat "$state/inputs" 2>/dev/null) != "$want" ]]; then
 	compose
-	rm -f "$state/inputs"
+	rm -rf "$state/inputs" "$state/given"
 	echo "$commit" > "$state/next"
 	switch
+	remember_given
 	echo "$want" > "$state/inputs"
 	say "composed $(git -C "$TREE" rev-list --count base..series) patches in $TREE"
 fi

@@ -1,21 +1,23 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Usage: deps.sh [run|bench|mail|test|bisect]
+# Usage: deps.sh [source|run|bench|mail|test|bisect]
 #
-# Make sure that the packages in lab/packages are installed: those to build and run
-# the kernels, also those to measure them, to mail the series, or to test it, and each
-# patch of it.  As root they are installed; anybody else is told the command.
+# Make sure that the packages in lab/packages are installed: those to get the source and
+# make a series of it, also those to build and run the kernels, to measure them, to mail
+# the series, or to test it, and each patch of it.  As root they are installed; anybody
+# else is told the command.
 
 . "$(dirname "$0")/lib.sh"
 
 case ${1:-test} in
-run)	kinds=run ;;
-bench)	kinds='run|bench' ;;
-mail)	kinds='run|mail' ;;
-test)	kinds='run|bench|test' ;;
-bisect)	kinds='run|bench|test|bisect' ;;
-*)	die "usage: deps.sh [run|bench|mail|test|bisect]" ;;
+source)	kinds=source ;;
+run)	kinds='source|run' ;;
+bench)	kinds='source|run|bench' ;;
+mail)	kinds='source|mail' ;;
+test)	kinds='source|run|bench|test' ;;
+bisect)	kinds='source|run|bench|test|bisect' ;;
+*)	die "usage: deps.sh [source|run|bench|mail|test|bisect]" ;;
 esac
 
 mapfile -t wanted < <(awk -v kinds="^($kinds)\$" '$1 ~ kinds { print $2 }' "$TOP/lab/packages")
@@ -30,7 +32,7 @@ missing()
 install_packages()
 {
 	export DEBIAN_FRONTEND=noninteractive
-	apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 update || :
+	apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 update
 	apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
 		install --no-install-recommends "${need[@]}"
 }
@@ -40,11 +42,11 @@ command -v dpkg-query >/dev/null ||
 mapfile -t need < <(missing)
 ((${#need[@]})) || exit 0
 if [[ $(id -u) != 0 ]]; then
-	die "packages are missing; run this as root: apt-get install --no-install-recommends ${need[*]}"
+	die "packages are missing; run this as root: apt-get update && apt-get install --no-install-recommends ${need[*]}"
 fi
+BUILD=$(absolute "$BUILD")
+claim BUILD
 log=$BUILD/deps.log
-writable "$BUILD" || die "cannot write to $BUILD; set BUILD= to a folder that can be written"
 if ! progress "installing ${#need[@]} packages" "$log" install_packages; then
-	why=$(grep -E '^[EW]:' "$log" | head -n 1) || why="see $log"
-	die "cannot install ${need[*]}: $why"
+	die "cannot install ${need[*]}: $(why_apt_failed "$log" "the mirror that apt is configured with")"
 fi

@@ -10,6 +10,7 @@
 
 . "$(dirname "$0")/lib.sh"
 load_base "${1:-}"
+"$TOP/lab/deps.sh" source
 
 apt='' new='' deb=''
 readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -57,17 +58,9 @@ apt_fetch()
 	(cd "$apt/download" && private_apt download "$DEBIAN_PACKAGE") || return 1
 }
 
-why_apt_failed()
+downloaded()
 {
-	if grep -qE 'resolve|[Cc]ould not connect|Connection (failed|refused|timed out)|unreachable' "$1"; then
-		echo "no network, or the mirror does not answer ($2)"
-	elif grep -qE 'Hash Sum mismatch|unexpected size|corrupted' "$1"; then
-		echo "the download from $2 is damaged"
-	elif grep -qE 'Unable to locate package|does not have a Release|404' "$1"; then
-		echo "$2 has no $DEBIAN_PACKAGE"
-	else
-		grep -E '^[EW]:' "$1" | head -n 1 || echo "apt-get failed, see $1"
-	fi
+	echo "$(du -smc "$apt/cache/archives" "$apt/download" 2>/dev/null | awk 'END { print $1 }') MiB so far"
 }
 
 # Leaves the package in $deb.
@@ -86,6 +79,7 @@ download()
 			echo "deb [signed-by=$KEYRING] $mirror $suite main" > "$apt/sources.list"
 			for attempt in 1 2; do
 				rm -f "$apt"/download/*
+				HOW_FAR=downloaded
 				if progress "downloading $DEBIAN_PACKAGE ($suite)" "$log" apt_fetch; then
 					deb=$(find "$apt/download" -name '*.deb')
 					if dpkg-deb --fsys-tarfile "$deb" >/dev/null 2>> "$log"; then
@@ -93,14 +87,14 @@ download()
 					fi
 					why="the download from $mirror is damaged"
 				else
-					why=$(why_apt_failed "$log" "$mirror")
+					why=$(why_apt_failed "$log" "the mirror $mirror")
 				fi
 				[[ $why == *damaged* ]] || break
 				say "$why; attempt $attempt"
 			done
 		done
 	done
-	die "cannot fetch $DEBIAN_PACKAGE: $why; give a kernel tree or tarball with KERNEL_SRC= instead"
+	die "cannot fetch $DEBIAN_PACKAGE: $why (or give a kernel tree or tarball with KERNEL_SRC=)"
 }
 
 unpack_deb()
@@ -136,6 +130,7 @@ make_git()
 	git -C "$new" "${quick[@]}" add -Af . || return 1
 	git -C "$new" "${quick[@]}" commit -q --no-verify -m "$1" || return 1
 	git -C "$new" tag base || return 1
+	mkdir -p "$new/.git/info" || return 1
 	echo '/obj-*/' >> "$new/.git/info/exclude"
 }
 
@@ -147,7 +142,7 @@ source_key()
 	elif git -C "$KERNEL_SRC" rev-parse --show-cdup 2>/dev/null | grep -qx ''; then
 		{
 			git -C "$KERNEL_SRC" rev-parse HEAD
-			git -C "$KERNEL_SRC" diff HEAD
+			git -C "$KERNEL_SRC" -c core.fsmonitor=false diff --no-ext-diff --no-textconv HEAD
 		} | sha256sum
 	else
 		(cd "$KERNEL_SRC" && find . -type f \( -name '*.[chS]' -o -name 'K*' -o -name 'Makefile*' \) \
@@ -155,18 +150,11 @@ source_key()
 	fi | cut -c 1-12
 }
 
-kernel_version()
-{
-	awk '$1 == "VERSION" { v = $3 } $1 == "PATCHLEVEL" { p = $3 } $1 == "SUBLEVEL" { s = $3 }
-	     v != "" && p != "" && s != "" { print v "." p "." s; exit }' "$1/Makefile" 2>/dev/null
-}
-
 finish()
 {
 	local name=$1 version
 
-	version=$(kernel_version "$new")
-	git_identity
+	version=$(version_in < "$new/Makefile") || version=
 	[[ -n $version && -f $new/Kconfig && -d $new/drivers/vfio ]] ||
 		die "$2: this is not the source of a Linux kernel"
 	progress "recording it in git" "$LOGS/unpack.log" make_git "Linux $version" ||
@@ -185,10 +173,6 @@ mkdir -p "$CACHE/src"
 find "$CACHE" "$CACHE/src" -mindepth 1 -maxdepth 1 -name '.tmp.*' -exec rm -rf {} +
 
 if [[ -n ${KERNEL_SRC:-} ]]; then
-	KERNEL_SRC=$(absolute "$KERNEL_SRC")
-	[[ -e $KERNEL_SRC ]] || die "KERNEL_SRC=$KERNEL_SRC: no such tree or tarball"
-	[[ -f $KERNEL_SRC || -d $KERNEL_SRC/drivers/vfio ]] ||
-		die "KERNEL_SRC=$KERNEL_SRC: this is not the source of a Linux kernel"
 	name=$BASE-src-$(source_key)
 	if [[ ! -d $CACHE/src/$name ]]; then
 		need_space "$CACHE" 3000 "a kernel tree"
@@ -217,9 +201,16 @@ else
 	fi
 fi
 
+if ! status=$(git -C "$tree" status --porcelain --untracked-files=no 2>/dev/null) ||
+   ! git -C "$tree" cat-file -e 'base^{tree}' 2>/dev/null; then
+	die "the source in $tree is damaged; remove it: rm -rf '$tree'"
+fi
 # A cached tree that somebody edited is not the base any more.
-if [[ -n $(git -C "$tree" status --porcelain --untracked-files=no | head -n 1) ]]; then
-	say "$tree was changed; restoring it"
+if [[ -n $status ]]; then
+	kept=refs/lab/edits-$(date +%Y%m%d-%H%M%S)
+	git -C "$tree" update-ref "$kept" "$(git -C "$tree" stash create)" ||
+		die "$tree was changed, and the changes cannot be kept; git -C $tree status tells them"
 	git -C "$tree" reset -q --hard base
+	say "$tree was changed; restoring it (what was changed is kept: git -C $tree diff base $kept)"
 fi
 echo "$tree"

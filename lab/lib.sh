@@ -7,7 +7,7 @@
 set -euo pipefail
 export LC_ALL=C
 umask 022
-unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE MAKEFLAGS MFLAGS MAKELEVEL
+unset MAKEFLAGS MFLAGS MAKELEVEL
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/vfio-devmem}
@@ -15,6 +15,10 @@ BUILD=${BUILD:-$TOP/build}
 JOBS=${JOBS:-$(nproc)}
 FLAVOR=${FLAVOR:-debug}
 ARCH=x86_64
+
+# What is in a folder that the lab made: it tells it from others, and is locked by
+# whoever works there.
+readonly MARK=.vfio-lab
 
 SELFTESTS=tools/testing/selftests/vfio
 # shellcheck disable=SC2034
@@ -30,6 +34,37 @@ die()
 	echo "lab: error: $*" >&2
 	exit 1
 }
+
+# Of git's configuration the lab takes who the user is, and nothing else: what it commits,
+# formats and compares is the same for everybody.
+plain_git()
+{
+	local name
+
+	if [[ ${GIT_CONFIG_GLOBAL:-} != /dev/null ]]; then
+		while read -r name; do
+			[[ $name == GIT_CONFIG_GLOBAL || $name == GIT_CONFIG_NOSYSTEM ]] || unset "$name"
+		done < <(compgen -e GIT_)
+		LAB_NAME=$(git -C "$TOP" config user.name 2>/dev/null) || LAB_NAME=
+		LAB_EMAIL=$(git -C "$TOP" config user.email 2>/dev/null) || LAB_EMAIL=
+		export LAB_NAME LAB_EMAIL
+	fi
+	: "${LAB_NAME=}" "${LAB_EMAIL=}"
+	while read -r name; do
+		unset "$name"
+	done < <(compgen -e GIT_)
+	export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_ATTR_NOSYSTEM=1
+	# Files of these two are found in places of their own, too; the trees may be of
+	# another user's
+	export GIT_CONFIG_COUNT=3
+	export GIT_CONFIG_KEY_0=core.attributesFile GIT_CONFIG_VALUE_0=/dev/null
+	export GIT_CONFIG_KEY_1=core.excludesFile GIT_CONFIG_VALUE_1=/dev/null
+	export GIT_CONFIG_KEY_2=safe.directory GIT_CONFIG_VALUE_2='*'
+	# Whose name is on what the lab commits for itself
+	export GIT_AUTHOR_NAME=lab GIT_AUTHOR_EMAIL=lab@localhost
+	export GIT_COMMITTER_NAME=lab GIT_COMMITTER_EMAIL=lab@localhost
+}
+! command -v git >/dev/null || plain_git
 
 # The kernels that there is a series for, the oldest first.
 bases()
@@ -55,14 +90,92 @@ load_base()
 	DEBIAN_PACKAGE='' DEBIAN_SUITES='' MIN_VERSION='' EXTRA_CONFIG='' CHECK_X86_64='' CHECK_ARM64=''
 	# shellcheck source=/dev/null
 	. "$SERIES/base.conf"
-	[[ -f $TOP/lab/config/$FLAVOR.config ]] ||
+	[[ $JOBS =~ ^[1-9][0-9]*$ ]] || die "JOBS=$JOBS: not a number of processes"
+	[[ $FLAVOR =~ ^[a-z]+$ && -f $TOP/lab/config/$FLAVOR.config ]] ||
 		die "unknown FLAVOR '$FLAVOR'; lab/config has debug and release"
 
 	CACHE=$(absolute "$CACHE")
-	writable "$CACHE" ||
-		die "cannot write to $CACHE; set CACHE= to a folder that can be written"
+	BUILD=$(absolute "$BUILD")
+	check_kernel_src
+	claim CACHE
+	claim BUILD
 	writable "$LOGS" ||
 		die "cannot write to $LOGS; set BUILD= to a folder that can be written"
+}
+
+# claim VARIABLE: the folder that it names is new, empty, or the lab's already.  It is this
+# command's to work in until it ends, beside others: only clean.sh waits for them, and
+# takes the mark away, so it is looked at again once it is locked.
+claim()
+{
+	local dir=${!1} mark=${!1}/$MARK fd
+
+	[[ $dir != *[[:space:]:]* ]] ||
+		die "$1=$dir: the kernel's make does not work in a folder with a blank or a colon in its name"
+	while :; do
+		writable "$dir" || die "cannot write to $dir; set $1= to a folder that can be written"
+		if [[ ! -f $mark ]]; then
+			[[ -z $(ls -A "$dir") || -f $mark ]] ||
+				die "$dir is not empty, and the lab did not make it; set $1= to a new folder (of an older version of the lab? touch $mark)"
+			echo 'Made by the lab, which removes what it put here: make clean, make distclean' >> "$mark" ||
+				die "cannot write $mark: disk full?"
+		fi
+		exec {fd}< "$mark" || continue
+		flock -s "$fd" || die "cannot lock $mark"
+		[[ ! $mark -ef /proc/self/fd/$fd ]] || return 0
+		exec {fd}<&-
+	done
+}
+
+# What a Makefile says that the kernel's version is
+version_in()
+{
+	awk '$1 == "VERSION" { v = $3 } $1 == "PATCHLEVEL" { p = $3 } $1 == "SUBLEVEL" { s = $3 }
+	     v != "" && p != "" && s != "" && !done { print v "." p "." s; done = 1 }'
+}
+
+# Is it a kernel, and one of this base?  Before anything is unpacked or given up for it.
+check_kernel_src()
+{
+	local version
+
+	[[ -n ${KERNEL_SRC:-} ]] || return 0
+	[[ -e $KERNEL_SRC ]] || die "KERNEL_SRC=$KERNEL_SRC: no such tree or tarball"
+	KERNEL_SRC=$(absolute "$KERNEL_SRC")
+	export KERNEL_SRC
+	# Parents that have looked need not be asked again
+	[[ ${LAB_KERNEL_SRC:-} != "$BASE $KERNEL_SRC" ]] || return 0
+	if [[ -d $KERNEL_SRC ]]; then
+		version=$(version_in < "$KERNEL_SRC/Makefile" 2>/dev/null) || :
+	else
+		need_unpacker "$KERNEL_SRC"
+		# tar is not done when it has found it
+		version=$(tar -xOf "$KERNEL_SRC" --wildcards --no-wildcards-match-slash --occurrence=1 \
+			'*/Makefile' 2>/dev/null | version_in) || :
+	fi
+	[[ -n $version || -d $KERNEL_SRC ]] || tar -tf "$KERNEL_SRC" >/dev/null 2>&1 ||
+		die "KERNEL_SRC=$KERNEL_SRC cannot be unpacked: it is damaged, or no tarball"
+	[[ -n $version ]] ||
+		die "KERNEL_SRC=$KERNEL_SRC: this is not the source of a Linux kernel; give its tree, or a tarball of it"
+	[[ $version == "$BASE".* ]] ||
+		die "KERNEL_SRC=$KERNEL_SRC is Linux $version, and the series is for $BASE; give BASE= that is nearest, and a kernel of it (this project has: $(bases | paste -s -d ' '))"
+	export LAB_KERNEL_SRC="$BASE $KERNEL_SRC"
+}
+
+# Not on every system there is what unpacks a tarball.
+need_unpacker()
+{
+	local tool=
+
+	case $1 in
+	*.xz|*.txz)	tool=xz ;;
+	*.gz|*.tgz)	tool=gzip ;;
+	*.bz2)		tool=bzip2 ;;
+	*.zst)		tool=zstd ;;
+	esac
+	[[ -n $tool ]] && ! command -v "$tool" >/dev/null || return 0
+	[[ $tool != xz ]] || "$TOP/lab/deps.sh" source || exit 1
+	command -v "$tool" >/dev/null || die "$1 cannot be unpacked: $tool is not installed"
 }
 
 writable()
@@ -92,7 +205,7 @@ lock()
 	local file=$1 fd
 
 	mkdir -p "$(dirname "$file")"
-	exec {fd}> "$file" || die "cannot write $file"
+	exec {fd}>> "$file" || die "cannot write $file"
 	if ! flock -n "$fd"; then
 		say "another run is busy here (${file##*/}); waiting for it"
 		flock "$fd" || die "cannot lock $file"
@@ -118,9 +231,24 @@ cleanup()
 	fi
 }
 
+# Whoever was called by hand speaks for all that it has called, and for make, which would
+# add a line of its own about a failure.
+ended()
+{
+	if [[ $LAB_SPEAKER == "$$" ]]; then
+		printf '\r' >&2
+		say "$1"
+		if [[ $2 == 130 && $(cat /proc/$PPID/comm 2>/dev/null) == make ]]; then
+			kill -INT "$PPID"
+			exit 0
+		fi
+	fi
+	exit "$2"
+}
+export LAB_SPEAKER=${LAB_SPEAKER:-$$}
 trap cleanup EXIT
-trap 'echo >&2; say "interrupted; run the same command again to go on"; exit 130' INT
-trap 'say "terminated"; exit 143' TERM HUP
+trap 'ended "interrupted; run the same command again to go on" 130' INT
+trap 'ended terminated 143' TERM HUP
 
 # scratch VAR PARENT: a temporary directory that does not outlive the command.
 scratch()
@@ -132,12 +260,45 @@ scratch()
 	scratch_dirs+=("$result")
 }
 
+# Sets $cpu to the processor time, in seconds, of this shell and of all it has waited for.
+cpu_time()
+{
+	local file=$LAB_STEPS.$BASHPID
+
+	# A subshell would have times of its own
+	times > "$file"
+	cpu=$(awk '{ for (i = 1; i <= 2; i++) { split($i, t, /[ms]/); sum += t[1] * 60 + t[2] } }
+		   END { print sum }' "$file")
+	rm -f "$file"
+}
+
+# timed NAME COMMAND...: a row of the table that make test prints at its end
+timed()
+{
+	local name=$1 start=$SECONDS before cpu status
+
+	shift
+	if [[ -z ${LAB_STEPS:-} ]]; then
+		"$@"
+		return
+	fi
+	cpu_time
+	before=$cpu
+	"$@"
+	status=$?
+	cpu_time
+	printf '%s\t%d\t%s\t%s\n' "$name" $((SECONDS - start)) "$before" "$cpu" >> "$LAB_STEPS"
+	return "$status"
+}
+
 # progress LABEL LOG COMMAND...: run it with its output in LOG and say every few
-# seconds that it lives.  COMMAND may be a function, and must return its failures
-# itself: errexit is off in it.
+# seconds that it lives, and how far it is: by the lines of its log, of the $STEPS that
+# there are likely to be, or as the function $HOW_FAR says.  COMMAND may be a function,
+# and must return its failures itself: errexit is off in it.
+STEPS='' HOW_FAR=''
 progress()
 {
-	local label=$1 log=$2 start=$SECONDS next=$((SECONDS + 15)) status=0 last
+	local label=$1 log=$2 start=$SECONDS next=$((SECONDS + 15)) status=0
 
 	shift 2
 	mkdir -p "$(dirname "$log")"
@@ -150,8 +311,7 @@ progress()
 		sleep 0.2
 		if ((SECONDS >= next)); then
 			next=$((SECONDS + 15))
-			last=$(tail -n 1 "$log" 2>/dev/null | tr -d '\r' | tr -s ' \t' ' ' | cut -c 1-60)
-			say "$label: $((SECONDS - start)) s, $(wc -l < "$log") lines of log;${last:+ ${last# }}"
+			say "$label: $((SECONDS - start)) s, $("${HOW_FAR:-log_lines}" "$log")"
 		fi
 	done
 	wait "$running" || status=$?
@@ -162,6 +322,14 @@ progress()
 		die "$label: disk full; make room and run the same command again"
 	fi
 	return "$status"
+}
+
+log_lines()
+{
+	local last
+
+	last=$(tail -n 1 "$1" 2>/dev/null | tr -d '\r' | tr -s ' \t' ' ' | cut -c 1-60)
+	echo "$(wc -l < "$1")${STEPS:+ of about $STEPS} lines of log${last:+; ${last# }}"
 }
 
 # The first lines of a log that look like the reason.
@@ -175,6 +343,8 @@ use_ccache()
 {
 	if command -v ccache >/dev/null; then
 		export CCACHE_DIR=${CCACHE_DIR:-$CACHE/ccache}
+		# What is not in the cache is preprocessed once, not twice
+		export CCACHE_DEPEND=1
 		CC='ccache gcc'
 	else
 		CC=gcc
@@ -189,18 +359,56 @@ kernel_make()
 		KBUILD_BUILD_USER=lab KBUILD_BUILD_HOST=lab "${@:2}"
 }
 
-git_identity()
-{
-	git config user.name >/dev/null 2>&1 || export GIT_AUTHOR_NAME=lab GIT_COMMITTER_NAME=lab
-	git config user.email >/dev/null 2>&1 ||
-		export GIT_AUTHOR_EMAIL=lab@localhost GIT_COMMITTER_EMAIL=lab@localhost
-}
-
-# A composed tree that is not as compose.sh left it.
+# Is there anything in a composed tree that compose.sh did not put there?  A changed file,
+# a new one even if git is told to ignore it, a commit on whatever branch, a stash.
 edited()
 {
-	[[ $(git -C "$1" rev-parse HEAD) != "$(cat "$1/.git/lab/commit")" ||
-	   -n $(git -C "$1" status --porcelain --untracked-files=no | head -n 1) ]]
+	local commit
+
+	commit=$(cat "$1/.git/lab/commit" 2>/dev/null) || return 0
+	[[ $(git -C "$1" rev-parse HEAD) != "$commit" ||
+	   -n $(git -C "$1" rev-list -n 1 --all --not "$commit") ]] || changed "$1"
+}
+
+# Is a file changed, or new, beside the objects of builds?
+changed()
+{
+	git -C "$1" status --porcelain --ignored --untracked-files=normal |
+		grep -v '^!! obj-[a-z]*/$' | grep . >/dev/null
+}
+
+# What a tree was composed from, to know later what has been changed since, and where.
+remember_given()
+{
+	local given=$TREE/.git/lab/given
+
+	rm -rf "$given"
+	mkdir -p "$given/series"
+	cp -r "$SERIES" "$given/series/"
+	cp -r "$TOP/linux" "$given/"
+}
+
+sums()
+{
+	(cd "$1" && find . -type f -print0 | sort -z | xargs -0 -r sha256sum)
+}
+
+# Has nobody put anything into a folder for mail since the lab wrote it?
+untouched()
+{
+	[[ -n ${FORCE:-} ]] || sums "$1" | cmp -s - "${1%/*}/.sums-${1##*/}" ||
+		die "$1 is not as the lab wrote it; move what was changed away, FORCE=1 drops it"
+}
+
+# replace_folder NEW OLD: NEW takes the place of OLD.
+replace_folder()
+{
+	local new=$1 old=$2
+
+	[[ ! -d $old ]] || untouched "$old"
+	rm -rf "$old"
+	sums "$new" > "${old%/*}/.sums-${old##*/}"
+	mv "$new" "$old"
 }
 
 # adopt_objects FROM TO PLACE: give the tree TO, which will be moved to PLACE, the
@@ -217,6 +425,22 @@ adopt_objects()
 	grep -rlIZ --include='.*.cmd' --include='*.d' -F "$from/" "$obj" |
 		xargs -0 -r sed -i "s|$from/|$place/|g" || return 1
 	find "$obj" -type f -print0 | xargs -0 -r touch -r "$obj/.config"
+}
+
+# A source of Debian's that went wrong: the words for it in a log of apt-get's
+why_apt_failed()
+{
+	if grep -qE '[Rr]esolv|[Cc]ould not connect|Connection (failed|refused|timed out)|unreachable' "$1"; then
+		echo "no network, or $2 does not answer; check it, and run the same command again"
+	elif grep -qE 'Hash Sum mismatch|unexpected size|corrupted' "$1"; then
+		echo "the download from $2 is damaged; run the same command again"
+	elif grep -qE 'Unable to locate package|does not have a Release|404' "$1"; then
+		echo "$2 does not have it; is apt configured with a mirror of Debian?"
+	elif grep -q 'Could not get lock' "$1"; then
+		echo "another apt-get is at work; run the same command again when it is done"
+	else
+		grep -E '^[EW]:' "$1" | head -n 1 || echo "apt-get failed, see $1"
+	fi
 }
 
 # build_programs VARIANT...: builds these kernels and the selftests for them, and sets
@@ -271,6 +495,19 @@ publish_clone()
 guest_version()
 {
 	tr -d '\r' < "$1" | sed -nE 's/.*Linux version ([0-9.]+).*/\1/p' | head -n 1
+}
+
+# The names and groups that lab/tests.list has
+test_words()
+{
+	awk -F '|' '!/^#/ && NF > 2 { print $1, $2 }' "$TOP/lab/tests.list" | tr -s ' ' '\n' | grep -v '^@' |
+		grep . | sort -u
+}
+
+# known WORD LIST: ends the command if WORD is not in LIST, a word a line
+known()
+{
+	grep -qxF -- "$1" <<< "$2" || die "ONLY=$1: there is no such thing; there are: $(paste -s -d ' ' <<< "$2")"
 }
 
 # $1 without the blanks around it, as a field of one of the lab's lists

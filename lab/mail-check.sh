@@ -10,6 +10,7 @@
 # Functions are called by way of check, which shellcheck does not see:
 # shellcheck disable=SC2317
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/sender.sh"
 load_base "${1:-}"
 mail=${2:-$OUT/mail}
 work=''
@@ -20,17 +21,15 @@ readonly WIDTH=75
 [[ -d $TREE ]] || die "there is no $TREE; run make compose first"
 mail=$(absolute "$mail")
 scratch work "$OUT"
-name=$(git -C "$TOP" config user.name)
-email=$(git -C "$TOP" config user.email)
+name=$LAB_NAME email=$LAB_EMAIL
 mapfile -t patches < <(find "$mail" -name '*.patch' ! -name '*0000-cover-letter.patch' | sort)
 cover=$(find "$mail" -name '*0000-cover-letter.patch')
 [[ -f $cover && ${#patches[@]} -gt 0 ]] || die "$mail is no series with a cover letter"
 newest=$(bases | tail -n 1)
 
-# The mail program of whoever runs this has settings, too.
-plain_git()
+sender_git()
 {
-	GIT_CONFIG_GLOBAL=$work/gitconfig GIT_CONFIG_NOSYSTEM=1 git "$@"
+	GIT_CONFIG_GLOBAL=$work/gitconfig as_sender git "$@"
 }
 git config -f "$work/gitconfig" user.name "$name"
 git config -f "$work/gitconfig" user.email "$email"
@@ -173,16 +172,16 @@ applies()
 	local am=$work/am
 
 	# Just the files that are touched are checked out.
-	plain_git clone -q -s -n "$TREE" "$am" || return 1
-	plain_git -C "$am" config gc.auto 0
+	sender_git clone -q -s -n "$TREE" "$am" || return 1
+	sender_git -C "$am" config gc.auto 0
 	git -C "$TREE" diff --name-only base HEAD |
-		plain_git -C "$am" sparse-checkout set --no-cone --stdin || return 1
-	plain_git -C "$am" checkout -q --detach base || return 1
-	plain_git -C "$am" am -q "${patches[@]}" || return 1
+		sender_git -C "$am" sparse-checkout set --no-cone --stdin || return 1
+	sender_git -C "$am" checkout -q --detach base || return 1
+	sender_git -C "$am" am -q "${patches[@]}" || return 1
 	[[ $(git -C "$am" rev-parse 'HEAD^{tree}') == "$(git -C "$TREE" rev-parse 'HEAD^{tree}')" ]] ||
 		echo "git am makes another tree than the series"
 	git -C "$am" log --format='%an <%ae>' base..HEAD | grep -vxF "$name <$email>" || :
-	plain_git -C "$am" checkout -q --detach base || return 1
+	sender_git -C "$am" checkout -q --detach base || return 1
 }
 
 # New files are below folders that MAINTAINERS has.  The commits that Fixes: names are in
@@ -222,7 +221,7 @@ make_sink()
 send()
 {
 	make_sink
-	plain_git -C "$work" send-email --quiet --confirm=never --sendmail-cmd="$work/sendmail" \
+	sender_git -C "$work" send-email --quiet --confirm=never --sendmail-cmd="$work/sendmail" \
 		"$mail"/*.patch < /dev/null > "$work/send.log" 2>&1 || {
 		tail -n 5 "$work/send.log"
 		return 1
@@ -297,7 +296,7 @@ b4_applies()
 		tail -n 5 "$work/b4.log"
 		return 1
 	}
-	plain_git -C "$work/am" am -q "$work"/b4/*.mbx || return 1
+	sender_git -C "$work/am" am -q "$work"/b4/*.mbx || return 1
 	[[ $(git -C "$work/am" rev-parse 'HEAD^{tree}') == "$(git -C "$TREE" rev-parse 'HEAD^{tree}')" ]] ||
 		echo "what b4 am takes is another tree than the series"
 }

@@ -11,6 +11,7 @@
 # and b4 make of it.  Nothing is sent.
 
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/sender.sh"
 load_base "${1:-}"
 work=''
 
@@ -19,81 +20,17 @@ version=${V:-1}
 ((version == 1)) || grep -qE "^v$version( (.* )?$BASE( .*)?)?\$" "$TOP/mail/changelog" ||
 	die "mail/changelog has no section v$version that is for $BASE: say there what changed"
 
-name=$(git -C "$TOP" config user.name) || name=
-email=$(git -C "$TOP" config user.email) || email=
-[[ -n $name && $name != *[\<\>@]* ]] ||
-	die "who sends this? git config --global user.name 'YOUR NAME'"
-[[ $email =~ ^[^@\<\>[:space:]]+@[^@\<\>[:space:]]+\.[A-Za-z]+$ ]] ||
-	die "who sends this? '$email' is no address that can be answered: git config --global user.email ADDRESS"
-
+! why=$(no_sender) || die "who sends this? $why"
 newest=$(bases | tail -n 1)
 prefix=PATCH
 [[ $BASE == "$newest" ]] || prefix="PATCH $BASE.y"
-
-# Nobody's configuration gets in the way but the sender's name.
-sender_git()
-{
-	GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 \
-		GIT_AUTHOR_NAME=$name GIT_AUTHOR_EMAIL=$email \
-		GIT_COMMITTER_NAME=$name GIT_COMMITTER_EMAIL=$email git "$@"
-}
-
-# trailers SUBJECT: what mail/trailers has for it
-trailers()
-{
-	awk -v subject="$1" '
-		/^#/ { next }
-		/^\t/ { if (mine) print substr($0, 2); next }
-		{ mine = $0 == subject }' "$TOP/mail/trailers"
-}
-
-# Every subject in mail/trailers is that of a patch, for this kernel or another.
-check_trailers()
-{
-	local subject
-
-	{
-		cat "$TOP"/linux/commits/*.msg 2>/dev/null
-		for patch in "$TOP"/series/*/*.patch; do
-			git mailinfo /dev/null /dev/null < "$patch" | sed -n 's/^Subject: //p'
-		done
-	} > "$work/subjects"
-	while read -r subject; do
-		grep -qxF -- "$subject" "$work/subjects" ||
-			die "mail/trailers: no patch has the subject '$subject'"
-	done < <(grep -v $'^\(#\|\t\|$\)' "$TOP/mail/trailers")
-}
-
-# Sets $tip to the series with the sender as its author and the trailers in place.
-rewrite()
-{
-	local commit subject
-
-	tip=$(git -C "$tree" rev-parse 'base^{commit}')
-	while read -r commit; do
-		subject=$(git -C "$tree" show -s --format=%s "$commit")
-		# What is not in mainline yet is not for stable yet.
-		git -C "$tree" show -s --format=%B "$commit" |
-			if [[ $BASE == "$newest" ]]; then cat; else sed '/^Cc: stable@/d'; fi |
-			git stripspace > "$work/body"
-		# With a trailer of its own it is the last paragraph that is added to.
-		[[ -n $(git interpret-trailers --parse "$work/body") ]] || echo >> "$work/body"
-		{
-			trailers "$subject"
-			echo "Signed-off-by: $name <$email>"
-		} >> "$work/body"
-		tip=$(GIT_AUTHOR_DATE=$(git -C "$tree" show -s --format=%aI "$commit") \
-			sender_git -C "$tree" commit-tree "$commit^{tree}" -p "$tip" -F "$work/body")
-	done < <(git -C "$tree" rev-list --reverse base..HEAD)
-	git -C "$tree" log --reverse --format=%s "base..$tip" > "$work/titles"
-}
 
 format()
 {
 	local options=()
 
 	((version == 1)) || options=(-v "$version")
-	sender_git -C "$tree" format-patch -q ${options[@]+"${options[@]}"} --numbered --cover-letter \
+	as_sender git -C "$tree" format-patch -q ${options[@]+"${options[@]}"} --numbered --cover-letter \
 		--subject-prefix="$prefix" --thread=shallow --encode-email-headers \
 		--no-attach --no-signature --abbrev=12 -o "$mail" "base..$tip"
 	mapfile -t patches < <(find "$mail" -name '*.patch' ! -name '*0000-cover-letter.patch' | sort)
@@ -323,7 +260,7 @@ header()
 			}
 			push @list, $_;
 		}
-		print "$header: ", join(",\n    ", @list), "\n" if @list;' "$1" "$email"
+		print "$header: ", join(",\n    ", @list), "\n" if @list;' "$1" "$LAB_EMAIL"
 }
 
 # Its lines once each, lists after people
@@ -383,10 +320,10 @@ scratch work "$OUT"
 mail=$work/mail
 check_trailers
 rewrite
+git -C "$tree" log --reverse --format=%s "base..$tip" > "$work/titles"
 format
 write_cover
 address
-rm -rf "$OUT/mail"
-mv "$mail" "$OUT/mail"
+replace_folder "$mail" "$OUT/mail"
 "$TOP/lab/mail-check.sh" "$BASE" || die "$OUT/mail cannot be sent as it is"
 say "checked; to send: git send-email $OUT/mail/*.patch"

@@ -35,18 +35,27 @@ try()
 	mv "$proof/$label.new" "$proof/$label"
 }
 
+# patch_of NAME: the base's own, or the one for all
+patch_of()
+{
+	local patch=$TOP/lab/reverts/$BASE/$1.patch
+
+	[[ -f $patch ]] || patch=$TOP/lab/reverts/$1.patch
+	[[ -f $patch ]] || die "lab/reverts.list names $1, but there is no lab/reverts/$1.patch"
+	echo "$patch"
+}
+
 build_mutant()
 {
-	local name=$1 patch=$TOP/lab/reverts/$BASE/$1.patch log=$LOGS/proof-$1.log
+	local name=$1 patch log=$LOGS/proof-$1.log
 
-	[[ -f $patch ]] || patch=$TOP/lab/reverts/$name.patch
-	[[ -f $patch ]] || die "lab/reverts.list names $name, but there is no lab/reverts/$name.patch"
+	patch=$(patch_of "$name")
 	git -C "$mutant" checkout -q -f --detach "$commit"
 	git -C "$mutant" apply "$patch" 2> "$log" ||
-		die "lab/reverts/$name.patch does not apply: $(head -n 1 "$log")"
+		die "$patch does not apply: $(head -n 1 "$log")"
 	progress "building without: $name" "$log" compile_clone "$mutant" || {
 		reason "$log" >&2
-		die "it does not build with lab/reverts/$name.patch; see $log"
+		die "it does not build with $patch; see $log"
 	}
 	publish_clone "$mutant" "$proof/kernel-$name"
 	rm -rf "$programs/modules-kernel-$name"
@@ -121,7 +130,28 @@ word()
 }
 
 [[ -f $TOP/lab/reverts.list ]] || die "lab/reverts.list is missing"
+names=()
+while IFS='|' read -r name tests _; do
+	name=$(trim "$name")
+	[[ -n $name && $name != '#'* ]] || continue
+	for_base "$tests" || continue
+	names+=("$name")
+done < "$TOP/lab/reverts.list"
+for name in ${only[@]+"${only[@]}"}; do
+	known "$name" "$(printf '%s\n' "${names[@]}")"
+done
+((${#only[@]} == 0)) || names=("${only[@]}")
+
+# Before hours are spent: what cannot be reverted on this base?
 "$TOP/lab/deps.sh" run
+tree=$("$TOP/lab/compose.sh" "$BASE")
+stale=()
+for name in "${names[@]}"; do
+	patch=$(patch_of "$name")
+	git -C "$tree" apply --check "$patch" 2>/dev/null || stale+=("$name")
+done
+((${#stale[@]} == 0)) ||
+	die "${#stale[@]} of ${#names[@]} reverts do not apply to $BASE yet, so there is no proof for it; each needs a lab/reverts/$BASE/NAME.patch: ${stale[*]}"
 build_programs stock patched
 use_ccache
 lock "$OUT/.lock-proof"
@@ -129,16 +159,6 @@ proof=$OUT/proof
 mutant=$OUT/proof-tree
 mkdir -p "$proof"
 commit=$(git -C "$TREE" rev-parse HEAD)
-
-names=()
-while IFS='|' read -r name tests _; do
-	name=$(trim "$name")
-	[[ -n $name && $name != '#'* ]] || continue
-	for_base "$tests" || continue
-	((${#only[@]} == 0)) || [[ " ${only[*]} " == *" $name "* ]] || continue
-	names+=("$name")
-done < "$TOP/lab/reverts.list"
-((${#names[@]})) || die "no revert is called '${only[*]}'; see lab/reverts.list"
 
 if ((${#only[@]} == 0)); then
 	rm -f "$proof"/*.new

@@ -8,6 +8,9 @@
 # subject is that of a linux/commits/NAME.msg, to linux/; every other one to series/BASE/,
 # numbered in order.  A commit that adds a file to the ones linux/ has is written to
 # linux/ if linux/commits has its subject.
+#
+# What the tree does not change stays as it is here.  What was changed both in the tree
+# and here, since the tree was composed, is named, and nothing is written.
 
 . "$(dirname "$0")/lib.sh"
 load_base "${1:-}"
@@ -15,14 +18,17 @@ work=''
 
 [[ -f $TREE/.git/lab/base ]] || die "there is no $TREE; run make compose first"
 lock "$OUT/.lock-tree"
-[[ -z $(git -C "$TREE" status --porcelain --untracked-files=no | head -n 1) ]] ||
+! changed "$TREE" ||
 	die "$TREE has changes that are not committed; commit them first"
 git -C "$TREE" merge-base --is-ancestor base HEAD ||
 	die "the history of $TREE does not start at the base any more"
 [[ -z $(git -C "$TREE" rev-list --merges base..HEAD) ]] ||
 	die "$TREE has a merge commit; a series is a straight line"
 
+given=$TREE/.git/lab/given
 scratch work "$OUT"
+mkdir "$work/new"
+: > "$work/gone"
 
 format()
 {
@@ -60,31 +66,47 @@ slug()
 	tr '[:upper:]' '[:lower:]' <<< "$1" | tr -cs 'a-z0-9\n' - | sed 's/^-//; s/-$//'
 }
 
-replace()
+# The files as they should be are put together in $work/new, with those to remove in
+# $work/gone, both by their path in the project.
+wanted()
 {
-	if ! cmp -s "$1" "$2"; then
-		cp "$1" "$2"
-		say "wrote ${2#"$TOP/"}"
-	fi
+	mkdir -p "$work/new/$(dirname "$1")"
+	cat > "$work/new/$1"
+	[[ ${2:-} != 100755 ]] || chmod 755 "$work/new/$1"
+}
+
+same()
+{
+	[[ -e $1 || -e $2 ]] || return 0
+	[[ -e $1 && -e $2 && ( ( -x $1 && -x $2 ) || ( ! -x $1 && ! -x $2 ) ) ]] && cmp -s "$1" "$2"
+}
+
+# Prints the paths that the tree changes.  Those changed here too go to $work/conflicts.
+changes()
+{
+	local file
+
+	while read -r file; do
+		! same "$work/new/$file" "$TOP/$file" || continue
+		if [[ -d $given ]]; then
+			! same "$work/new/$file" "$given/$file" || continue
+			same "$TOP/$file" "$given/$file" || echo "$file" >> "$work/conflicts"
+		fi
+		echo "$file"
+	done < <({ (cd "$work/new" && find . -type f | sed 's,^\./,,'); cat "$work/gone"; } | sort -u)
 }
 
 write_shared()
 {
-	local commit=$1 name=$2 msg=$TOP/linux/commits/$2.msg mode type blob file
+	local commit=$1 name=$2 msg=linux/commits/$2.msg mode type blob file
 
 	while read -r _ mode _ blob type file; do
 		if [[ $type == D ]]; then
-			rm -f "$TOP/linux/$file"
-			say "removed linux/$file"
-			continue
+			rm -f "$work/new/linux/$file"
+			echo "linux/$file" >> "$work/gone"
+		else
+			git -C "$TREE" cat-file blob "$blob" | wanted "linux/$file" "$mode"
 		fi
-		git -C "$TREE" cat-file blob "$blob" > "$work/file"
-		mkdir -p "$(dirname "$TOP/linux/$file")"
-		replace "$work/file" "$TOP/linux/$file"
-		case $mode in
-		100755)	chmod 755 "$TOP/linux/$file" ;;
-		*)	chmod 644 "$TOP/linux/$file" ;;
-		esac
 	done < <(git -C "$TREE" diff-tree -r --no-commit-id --no-renames "$commit")
 
 	{
@@ -92,10 +114,9 @@ write_shared()
 		echo
 		# The globs that were there are kept where they still cover the files.
 		git -C "$TREE" diff-tree -r --no-commit-id --name-only --diff-filter=d "$commit" |
-			cover "$msg"
+			cover "$TOP/$msg"
 	} > "$work/msg"
-	mkdir -p "$TOP/linux/commits"
-	replace "$work/msg" "$msg"
+	wanted "$msg" < "$work/msg"
 }
 
 cover()
@@ -117,33 +138,62 @@ cover()
 }
 
 number=0
-sed -n '/^#/p; /^#/!q' "$SERIES/order" 2>/dev/null > "$work/order" || :
 mkdir "$work/patches"
 while read -r commit; do
 	subject=$(git -C "$TREE" log -1 --format=%s "$commit")
 	if name=$(message_named "$subject") || all_shared "$commit"; then
 		name=${name:-$(slug "$subject")}
 		write_shared "$commit" "$name"
-		echo "new $name" >> "$work/order"
+		echo "new $name"
 	else
 		number=$((number + 1))
 		format --start-number "$number" -o "$work/patches" -1 "$commit" > "$work/name"
-		basename "$(cat "$work/name")" >> "$work/order"
+		basename "$(cat "$work/name")"
 	fi
-done < <(git -C "$TREE" rev-list --reverse base..HEAD)
+done < <(git -C "$TREE" rev-list --reverse base..HEAD) > "$work/entries"
+
+# Comments stay before the patch that they stood before, or at the top.
+awk '
+	{ key = $0; sub(/^[0-9]+-/, "", key) }
+	FILENAME != last { files++; last = FILENAME }
+	files == 1 && /^(#|$)/ { text = text $0 "\n"; next }
+	files == 1 { if (!seen++) top = text; else before[key] = text; text = ""; next }
+	FNR == 1 { printf "%s", top }
+	{ printf "%s", before[key]; print }
+	' "$SERIES/order" "$work/entries" > "$work/order"
 
 for patch in "$work"/patches/*.patch; do
-	[[ ! -f $patch ]] || replace "$patch" "$SERIES/${patch##*/}"
+	[[ ! -f $patch ]] || wanted "series/$BASE/${patch##*/}" < "$patch"
 done
+# Of the patches that are not in the tree those go that it was composed from.
 for patch in "$SERIES"/*.patch; do
-	if [[ -f $patch && ! -f $work/patches/${patch##*/} ]]; then
-		rm -f "$patch"
-		say "removed ${patch#"$TOP/"}"
+	name=series/$BASE/${patch##*/}
+	[[ ! -f $patch || -f $work/new/$name ]] ||
+		[[ -d $given && ! -f $given/$name ]] || echo "$name" >> "$work/gone"
+done
+wanted "series/$BASE/order" < "$work/order"
+
+mapfile -t files < <(changes)
+if [[ -s $work/conflicts && -z ${FORCE:-} ]]; then
+	die "$(head -n 1 "$work/conflicts") was changed here too since $TREE was composed; undo one of the changes, FORCE=1 takes the tree's"
+fi
+for file in ${files[@]+"${files[@]}"}; do
+	if [[ -f $work/new/$file ]]; then
+		mkdir -p "$(dirname "$TOP/$file")"
+		cp "$work/new/$file" "$TOP/$file"
+		say "wrote $file"
+	else
+		rm -f "$TOP/$file"
+		say "removed $file"
 	fi
 done
-replace "$work/order" "$SERIES/order"
 
-# The tree and the folder agree now.
+# From now on the tree's are the ones to compare with.
+mkdir -p "$given"
+cp -r "$work/new/." "$given/"
+while read -r file; do
+	rm -f "$given/$file"
+done < "$work/gone"
 git -C "$TREE" branch -q -f series HEAD 2>/dev/null || :
 git -C "$TREE" rev-parse HEAD > "$TREE/.git/lab/commit"
 rm -f "$TREE/.git/lab/inputs"

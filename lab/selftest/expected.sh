@@ -1,0 +1,48 @@
+# shellcheck shell=bash disable=SC2154,SC2034,SC2164
+# SPDX-License-Identifier: GPL-2.0
+#
+# Tests that may fail
+#
+runner=$project/linux/tools/testing/selftests/vfio/vmtest.sh
+mkdir -p "${runner%/*}"
+printf '#!/bin/sh\ncat "%s/ktap"\n! grep -q "^not ok" "%s/ktap"\n' "$work" "$work" > "$runner"
+chmod +x "$runner"
+echo 'fake | | 1 | 10 | | fake' > "$project/lab/tests.list"
+
+ktap()
+{
+	echo "1..$#"
+	printf '%s\n' "$@" | awk '{ sub(/ok/, "ok " NR); print }'
+}
+
+expected()
+{
+	printf '%s\n' "$@" > "$project/lab/expected.list"
+}
+
+run_fake()
+{
+	lab vmtests 0.1 "$work/kernel" "$work"
+}
+
+ktap 'ok a.good' 'not ok a.bad' > "$work/ktap"
+expected '# nothing'
+expect 'a test that fails' 1 '^not ok - fake: a.bad$' run_fake
+expected '# base | name | test | reason' '' '0.1 | fake | a.bad | it is old' '9.9 | fake | a.good | no'
+expect 'a test that may fail on this base' 0 '^skip - fake: a.bad # fails on 0.1: it is old$' run_fake
+expect 'is not counted as failed' 0 '^1 passed, 0 failed, 1 skipped$' run_fake
+ktap 'ok a.good' 'not ok a.bad' 'not ok a.worse' > "$work/ktap"
+expect 'beside it another may not' 1 '^1 passed, 1 failed, 1 skipped$' run_fake
+ktap 'ok a.good' 'ok a.bad' > "$work/ktap"
+expect 'a test that may fail and passes' 1 '^not ok - fake: a.bad \(passes, ' run_fake
+ktap 'ok a.good' 'ok a.bad # SKIP nothing to do' > "$work/ktap"
+expect 'a test that may fail and skips' 0 '^1 passed, 0 failed, 1 skipped$' run_fake
+ktap 'ok a.good' > "$work/ktap"
+expect 'a test that may fail and is not there' 1 '^not ok - fake: a.bad \(.* no such test\)$' run_fake
+ktap 'ok a.good' 'not ok a.bad' > "$work/ktap"
+expected '9.9 | fake | a.bad | it is older'
+expect 'a test that may fail on another base' 1 '^not ok - fake: a.bad$' run_fake
+expected '0.1 | fake | a.bad'
+expect 'a test that may fail without a reason' fail 'expected.list:1: not' run_fake
+expected '0.1 | fake | a.bad |'
+expect 'or with an empty one' fail 'expected.list:1: not' run_fake

@@ -81,14 +81,16 @@ test_all()
 {
 	local word names=()
 
-	build stock patched || return 0
+	for word in ${only[@]+"${only[@]}"}; do
+		[[ " $stages " == *" $word "* ]] || names+=("$word")
+	done
+	if wanted lab || ((${#names[@]})); then
+		build stock patched || return 0
+	fi
 	[[ -z $once ]] || test_lab
 	if wanted static; then
 		stage static "$TOP/lab/check.sh" "$BASE"
 	fi
-	for word in ${only[@]+"${only[@]}"}; do
-		[[ " $stages " == *" $word "* ]] || names+=("$word")
-	done
 	if [[ ${#only[@]} == 0 || ${#names[@]} != 0 ]]; then
 		guests ${names[@]+"${names[@]}"}
 	fi
@@ -96,8 +98,9 @@ test_all()
 
 test_core()
 {
-	wanted static || wanted core || return 0
-	build patched || return 0
+	if wanted core; then
+		build patched || return 0
+	fi
 	if wanted static; then
 		CHECK=checkpatch stage static "$TOP/lab/check.sh" "$BASE"
 	fi

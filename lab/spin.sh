@@ -13,10 +13,13 @@ export LC_ALL=C
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TIMEOUT=${SPIN_TIMEOUT:-300}
 
+JOBS=${SPIN_JOBS:-2}
+
 passed=0
 failed=0
 skipped=0
 count=0
+printed=0
 names=("$@")
 
 die()
@@ -32,17 +35,12 @@ done
 
 TMP=$(mktemp -d) || die "no temporary directory"
 trap 'rm -rf "$TMP"' EXIT
-trap 'exit 130' INT TERM
+trap 'for job in $(jobs -p); do kill -- "-$job"; done; exit 130' INT TERM
+set -m		# a process group for each search, to be able to end it
 
 # result OK DESCRIPTION [DETAIL]
 result()
 {
-	count=$((count + 1))
-	if [ "$1" = ok ]; then
-		passed=$((passed + 1))
-	else
-		failed=$((failed + 1))
-	fi
 	echo "$1 $count - $2"
 	[ $# -lt 3 ] || printf '%s\n' "$3" | sed 's/^/# /'
 }
@@ -58,6 +56,35 @@ wanted()
 	return 1
 }
 
+# What is known by now, in the order in which it was asked for
+report()
+{
+	while [ -e "$TMP/result.$((printed + 1))" ]; do
+		printed=$((printed + 1))
+		cat "$TMP/result.$printed"
+		if grep -q '^ok' "$TMP/result.$printed"; then
+			passed=$((passed + 1))
+		else
+			failed=$((failed + 1))
+		fi
+	done
+}
+
+# check FUNCTION MODEL DESCRIPTION ARGUMENT...: no more than JOBS at a time
+check()
+{
+	wanted "$2 $3" || return 0
+	count=$((count + 1))
+	while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do
+		wait -n
+	done
+	report
+	(
+		"$@" >"$TMP/$count" 2>&1
+		mv "$TMP/$count" "$TMP/result.$count"
+	) &
+}
+
 # search MODEL DEFINES...: the output of spin and of the search is in $log
 search()
 {
@@ -70,8 +97,8 @@ search()
 	(
 		cd "$dir" || exit 1
 		spin "$@" -a model.pml &&
-		gcc -O2 -w -DSAFETY -DCOLLAPSE -DMEMLIM=6000 -o pan pan.c &&
-		timeout "$TIMEOUT" ./pan -m100000 -w24
+		gcc -O2 -w -DSAFETY -DCOLLAPSE -DMEMLIM=4000 -o pan pan.c &&
+		timeout --foreground "$TIMEOUT" ./pan -m100000 -w24
 	) >"$log" 2>&1
 	status=$?
 	[ ! -f "$dir/model.pml.trail" ] ||
@@ -83,10 +110,14 @@ search()
 # holds MODEL DESCRIPTION DEFINES...: no error, and nothing left unsearched
 holds()
 {
+	check search_all "$@"
+}
+
+search_all()
+{
 	local model=$1 what=$2 states
 	shift 2
 
-	wanted "$model $what" || return 0
 	search "$model" "$@"
 	if [ "$status" -eq 124 ]; then
 		result "not ok" "$what" "not finished within $TIMEOUT s"
@@ -104,10 +135,14 @@ holds()
 # the variables that must be set in the state it ends in.
 breaks()
 {
+	check search_error "$@"
+}
+
+search_error()
+{
 	local model=$1 what=$2 error=$3 final=$4 found var
 	shift 4
 
-	wanted "$model $what" || return 0
 	search "$model" "$@"
 	found=$(grep -m 1 -E '^pan:[0-9]+: (assertion violated|invalid end state)' "$log")
 	if ! printf '%s\n' "$found" | grep -Eq "^pan:[0-9]+: ($error)"; then
@@ -171,6 +206,65 @@ breaks memory.pml "hot resets that wait for each other's memory_lock deadlock" \
 	"$deadlock" "writer[0] writer[1]" -DHOT_RESET_WAITS
 breaks memory.pml "touching user memory under memory_lock deadlocks" \
 	"$deadlock" "writer[0] in_reset[0]" -DUSER_COPY_LOCKED
+
+holds ranges.pml "ranges: suspended, resumed, released and unmapped as domains come and go"
+holds ranges.pml "ranges: of two devices, three of them" -DTWO -DNR=3
+holds ranges.pml "ranges: a section for each range in unmap does no harm" \
+	-DTWO -DUNMAP_IN_ORDER
+breaks ranges.pml "looking once whether the memory is away maps what is away" \
+	"$(gone away_mapped)" "" -DLOOK_ONCE
+breaks ranges.pml "unlinking in a later section leaves a mapping behind UNMAP_DMA" \
+	"$(gone unlinked_mapped)" "" -DUNLINK_LATER
+breaks ranges.pml "resume that trusts its range uses a freed one" \
+	"$(gone range_gone)" "" -DTRUST_RANGE
+breaks ranges.pml "a piece that failed in one domain stays in another" \
+	"$(gone uneven)" "" -DNO_UNROLL
+breaks ranges.pml "a range mapped by one call is half mapped when memory is short" \
+	"$(gone uneven)" "" -DONE_CALL
+breaks ranges.pml "unmapping what is not mapped takes a neighbour along" \
+	"$(gone uneven)" "" -DUNMAP_HOLES -DTWO
+breaks ranges.pml "a domain that suspend does not know yet keeps memory that is away" \
+	"$(gone away_mapped)" "" -DJOIN_UNSEEN
+breaks ranges.pml "a domain that resume does not know yet lacks what is resumed" \
+	"$(gone uneven)" "" -DJOIN_NO_RESUME
+breaks ranges.pml "freeing a domain before it is off the list (stock) is used by a callback" \
+	"$(gone domain_gone)" "" -DFREE_LISTED
+breaks ranges.pml "a resume that failed and is not tried again leaves a range suspended" \
+	"$(gone left_suspended)" "" -DNO_RETRY
+breaks ranges.pml "ranges that stay when the last domain goes are in no domain" \
+	"$(gone no_domain)" "" -DNO_LAST_DOMAIN
+
+holds chain.pml "chain: one container, reopened device, reset, unbind" -DNI=1
+holds chain.pml "chain: two containers and the device go while a reset walks" \
+	-DNI=2 -DROUNDS=1 -DONE_OPEN
+holds chain.pml "chain: a list under mem_lock does as well as SRCU" -DNI=1 -DLIST
+breaks chain.pml "callback that takes iommu->lock deadlocks" \
+	"$deadlock" "mem_lock iommu_lock[0]" -DCALLBACK_WAITS -DNI=1
+breaks chain.pml "unregistering with devmem_lock held deadlocks" \
+	"$deadlock" "mem_lock devmem_lock[0]" -DSYNC_IN_DEVMEM -DNI=1
+breaks chain.pml "unregistering without a grace period frees what the walker uses" \
+	"$(gone obj_freed)" "" -DNO_SYNC -DNI=1
+breaks chain.pml "registration that does not hold the head uses a freed one" \
+	"$(gone head_freed)" "" -DNO_HEAD_REF -DNI=1
+breaks chain.pml "looking up the head without mem_lock frees it under the walker" \
+	"$(gone '(head_freed|walker)')" "" -DHEAD_UNGUARDED -DNI=1
+breaks chain.pml "registering when mmap_lock is dropped leaves a mapping" \
+	"$(gone left_mapped)" "" -DREGISTER_LATE -DNI=1
+breaks chain.pml "reading the mask before registering maps what is away" \
+	"$(gone away_mapped)" "" -DMASK_FIRST -DNI=1
+breaks chain.pml "a head that begins with an empty mask maps what is away" \
+	"$(gone away_mapped)" "" -DMASK_IN_HEAD -DNI=1
+breaks chain.pml "finding an object by its device gives a reopened device a dead one" \
+	"$(gone dead_match)" "" -DMATCH_BY_DEVICE -DNI=1
+breaks chain.pml "calling the chain after the device is disabled leaves a mapping" \
+	"$(gone left_mapped)" "" -DKILL_LATE -DNI=1
+breaks chain.pml "reaping a dead object that has ranges frees what UNMAP_DMA uses" \
+	"$(gone obj_freed)" "" -DREAP_EARLY -DNI=1
+breaks chain.pml "freeing an object in the callback frees what the container uses" \
+	"$(gone obj_freed)" "" -DDROP_DEAD -DNI=1
+
+wait
+report
 
 [ "$count" -gt 0 ] || die "no check is called ${names[*]}"
 echo "1..$count"

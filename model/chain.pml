@@ -44,8 +44,11 @@
  *			called: a mapping that outlives the release
  *   REAP_EARLY		a dead object is freed while it has ranges: use of a
  *			freed object
- *   DROP_DEAD		... as the callback frees the object that it kills: use
- *			of a freed object
+ *   DROP_DEAD		the callback frees the object that it kills: use of a
+ *			freed object
+ *   RECLAIM_LOCKED	memory is reclaimed with devmem_lock held, by way of a
+ *			disk that waits for the recovery that suspends:
+ *			deadlock
  *
  * One that has no flaw, so the choice is one of taste and cost:
  *
@@ -79,6 +82,7 @@ bool dev_freed;
 byte head;			/* of the present open, or NONE */
 byte heads = 1;			/* made so far */
 bool away;			/* the mask is not 0 */
+bool recovering;		/* and a disk waits until it is suspended */
 
 /* ---- heads ---- */
 byte head_refs[NG];
@@ -297,7 +301,7 @@ proctype Reset()
 		!device_lock -> device_lock = true;
 		if
 		:: dev_freed -> goto out
-		:: else
+		:: else -> recovering = true
 		fi
 	}
 #ifdef HEAD_UNGUARDED
@@ -323,7 +327,7 @@ proctype Reset()
 		}
 	:: else
 	fi;
-	atomic { mem_lock = false; g = 0 }
+	atomic { mem_lock = false; g = 0; recovering = false }
 
 	atomic {
 		!mem_lock -> mem_lock = true;
@@ -442,7 +446,18 @@ next:		   skip
 			mm_readers--;
 #endif
 		}
-registered:	/* the driver was asked, and knew the memory to be there */
+		/* the driver was asked, and knew the memory to be there */
+registered:	if
+		:: skip
+		:: skip ->		/* no page for a page table */
+#ifdef RECLAIM_LOCKED
+			atomic { lock_devmem(i) }
+#endif
+			atomic { !recovering };
+#ifdef RECLAIM_LOCKED
+			devmem_lock[i] = false
+#endif
+		fi;
 		atomic {
 			lock_devmem(i);
 			assert(!obj_freed[k]);

@@ -262,6 +262,47 @@ breaks chain.pml "reaping a dead object that has ranges frees what UNMAP_DMA use
 	"$(gone obj_freed)" "" -DREAP_EARLY -DNI=1
 breaks chain.pml "freeing an object in the callback frees what the container uses" \
 	"$(gone obj_freed)" "" -DDROP_DEAD -DNI=1
+breaks chain.pml "reclaiming memory with devmem_lock held deadlocks with a recovery" \
+	"$deadlock" "mem_lock devmem_lock[0] recovering" -DRECLAIM_LOCKED -DNI=1
+
+holds away.pml "away: commands, low power, resets of vfio and of sysfs, a mapper" \
+	-DCMD -DPM -DOWN -DSYSFS -DMAP
+holds away.pml "away: the same with an error and its recovery" \
+	-DCMD -DPM -DOWN -DSYSFS -DMAP -DAER
+holds away.pml "away: hot reset of a device that others reset and one that closes" \
+	-DND=2 -DCMD -DOWN -DSYSFS -DHOT -DCLOSE
+holds away.pml "away: two hot resets where no lock spans the devices" \
+	-DND=2 -DCMD -DSYSFS -DHOT -DCLOSE -DNO_DEV_SET
+breaks away.pml "reset_prepare that takes memory_lock deadlocks with vfio's own reset" \
+	"$deadlock" "writer[0] device_lock[0]" -DPREPARE_LOCKS -DOWN
+breaks away.pml "reset_prepare that takes memory_lock deadlocks with a config write" \
+	"$deadlock" "writer[0] block_cfg[0]" -DPREPARE_LOCKS -DCMD -DSYSFS
+breaks away.pml "hot resets that wait for memory_lock deadlock where no lock spans them" \
+	"$deadlock" "writer[0] writer[1]" -DHOT_WAITS -DND=2 -DHOT -DNO_DEV_SET
+breaks away.pml "one bit for all resets lets one end another's" \
+	"$(gone stray)" "" -DONE_BIT -DOWN -DSYSFS
+breaks away.pml "calling the chain without mem_lock maps what is away" \
+	"$(gone stray)" "" -DMASK_UNLOCKED -DOWN -DSYSFS
+breaks away.pml "suspending after the memory is disabled is too late" \
+	"$(gone stray)" "" -DSUSPEND_LATE -DCMD
+breaks away.pml "enabling memory in low power (stock's dma-bufs) maps what goes to sleep" \
+	"$(gone stray)" "" -DIGNORE_PM -DCMD -DPM
+breaks away.pml "mapping because memory is enabled maps what is being reset" \
+	"$(gone stray)" "" -DASK_ONLY -DSYSFS -DMAP
+breaks away.pml "a failed write that resumes nothing (stock) leaves it suspended" \
+	"$(gone left_suspended)" "" -DFAIL_SILENT -DCMD
+breaks away.pml "low power exit that resumes nothing leaves it suspended" \
+	"$(gone left_suspended)" "" -DPM_SILENT -DPM
+breaks away.pml "an error that ends with any restoring of BARs maps what is reset next" \
+	"$(gone stray)" "" -DLOST_RESTORED -DCMD -DAER
+breaks away.pml "looking at BARs before mem_lock overlooks the error in between" \
+	"$(gone stray)" "" -DLOST_EARLY -DCMD -DAER
+breaks away.pml "an error that ends with a write only is not over when recovery is" \
+	"$(gone left_suspended)" "" -DLOST_NO_RESUME -DCMD -DAER
+breaks away.pml "hot reset reads the config space of a device that is not open" \
+	"$(gone config_gone)" "" -DCONFIG_CLOSED -DND=2 -DHOT -DCLOSE
+breaks away.pml "... or, with no lock that spans the devices, of one that closes" \
+	"$(gone config_gone)" "" -DFREE_UNLOCKED -DND=2 -DHOT -DCLOSE -DNO_DEV_SET
 
 wait
 report

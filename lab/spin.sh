@@ -297,6 +297,8 @@ breaks away.pml "an error that ends with any restoring of BARs maps what is rese
 	"$(gone stray)" "" -DLOST_RESTORED -DCMD -DAER
 breaks away.pml "looking at BARs before mem_lock overlooks the error in between" \
 	"$(gone stray)" "" -DLOST_EARLY -DCMD -DAER
+breaks away.pml "reading BARs with mem_lock held, as users do, deadlocks with a reset" \
+	"$deadlock" "block_cfg[0] mem_lock[0]" -DBARS_USER -DCMD -DSYSFS
 breaks away.pml "an error that ends with a write only is not over when recovery is" \
 	"$(gone left_suspended)" "" -DLOST_NO_RESUME -DCMD -DAER
 breaks away.pml "hot reset reads the config space of a device that is not open" \

@@ -48,6 +48,8 @@
  *		     memory goes
  *   LOST_EARLY	     ... whether they are in order is seen before mem_lock is
  *		     taken: the same
+ *   BARS_USER	     ... whether they are is read as a user reads config space,
+ *		     with mem_lock held: deadlock with a reset
  *   LOST_NO_RESUME  LOST ends when BARs are in order at a write only, not at
  *		     the end of the recovery: left suspended
  *   CONFIG_CLOSED   the helper looks at config space of a device that is not
@@ -76,6 +78,9 @@ byte readers[ND];
 bool device_lock[ND];		/* the driver core's */
 bool block_cfg[ND];		/* config accesses of users wait */
 bool dev_set_lock;
+#ifdef BARS_USER
+bool mem_lock[ND];
+#endif
 
 /* ---- the device ---- */
 bool on[ND];			/* the command register, D0..D2 */
@@ -141,6 +146,13 @@ inline resume(d)
 
 inline reasons(d, come, go)
 {
+#if defined(BARS_USER)
+	atomic { !mem_lock[d] -> mem_lock[d] = true }
+	if
+	:: atomic { (go) & LOST -> !block_cfg[d] }
+	:: !((go) & LOST)
+	fi;
+#endif
 #ifdef MASK_UNLOCKED
 	atomic {
 		was = mask[d];
@@ -166,6 +178,9 @@ inline reasons(d, come, go)
 		:: else
 		fi;
 		was = 0
+#ifdef BARS_USER
+		; mem_lock[d] = false
+#endif
 	}
 #endif
 }

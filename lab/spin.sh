@@ -236,7 +236,7 @@ breaks ranges.pml "ranges that stay when the last domain goes are in no domain" 
 
 holds chain.pml "chain: one container, reopened device, reset, unbind" -DNI=1
 holds chain.pml "chain: two containers and the device go while a reset walks" \
-	-DNI=2 -DROUNDS=1
+	-DNI=2 -DROUNDS=1 -DONE_OPEN
 holds chain.pml "chain: a list under mem_lock does as well as SRCU" -DNI=1 -DLIST
 breaks chain.pml "callback that takes iommu->lock deadlocks" \
 	"$deadlock" "mem_lock iommu_lock[0]" -DCALLBACK_WAITS -DNI=1

@@ -576,7 +576,9 @@ init {
 		:: n == NI -> break
 		od;
 		run Owner(0, true);
+#ifndef ONE_OPEN
 		run Owner(1, false);
+#endif
 		run Reset();
 		run Unbind()
 	}

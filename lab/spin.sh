@@ -35,13 +35,23 @@ done
 
 TMP=$(mktemp -d) || die "no temporary directory"
 trap 'rm -rf "$TMP"' EXIT
-trap 'for job in $(jobs -p); do kill -- "-$job"; done; exit 130' INT TERM
+stop()
+{
+	local job
+
+	for job in $(jobs -p); do
+		kill -- "-$job"
+	done
+	exit 130
+}
+trap stop INT TERM
 set -m		# a process group for each search, to be able to end it
 
 # result OK DESCRIPTION [DETAIL]
 result()
 {
 	echo "$1 $count - $2"
+	[ "$1" = ok ] || echo "# again: lab/spin.sh '$what'"
 	[ $# -lt 3 ] || printf '%s\n' "$3" | sed 's/^/# /'
 }
 

@@ -318,6 +318,7 @@ breaks away.pml "... or, with no lock that spans the devices, of one that closes
 
 wait
 report
+[ "$printed" -eq "$count" ] || die "check $((printed + 1)) ended without a result"
 
 [ "$count" -gt 0 ] || die "no check is called ${names[*]}"
 echo "1..$count"

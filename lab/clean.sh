@@ -16,7 +16,7 @@ own()
 	local dir=$1
 
 	[[ -e $dir ]] || return 1
-	[[ -f $dir/$MARK ]] || die "$dir was not made by the lab, and stays as it is"
+	is_ours "$dir" || die "$dir was not made by the lab, and stays as it is"
 	lock "$dir/$MARK"
 }
 

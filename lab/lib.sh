@@ -10,8 +10,10 @@ umask 022
 unset MAKEFLAGS MFLAGS MAKELEVEL
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-CACHE=${CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/vfio-devmem}
-BUILD=${BUILD:-$TOP/build}
+OWN_CACHE=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/vfio-devmem
+OWN_BUILD=$TOP/build
+CACHE=${CACHE:-$OWN_CACHE}
+BUILD=${BUILD:-$OWN_BUILD}
 JOBS=${JOBS:-$(nproc)}
 FLAVOR=${FLAVOR:-debug}
 ARCH=x86_64
@@ -103,6 +105,12 @@ load_base()
 		die "cannot write to $LOGS; set BUILD= to a folder that can be written"
 }
 
+# Is it a folder that the lab made?  One of its own names may be older than the mark.
+is_ours()
+{
+	[[ -f $1/$MARK || $1 == "$OWN_CACHE" || $1 == "$OWN_BUILD" ]]
+}
+
 # claim VARIABLE: the folder that it names is new, empty, or the lab's already.  It is this
 # command's to work in until it ends, beside others: only clean.sh waits for them, and
 # takes the mark away, so it is looked at again once it is locked.
@@ -115,8 +123,8 @@ claim()
 	while :; do
 		writable "$dir" || die "cannot write to $dir; set $1= to a folder that can be written"
 		if [[ ! -f $mark ]]; then
-			[[ -z $(ls -A "$dir") || -f $mark ]] ||
-				die "$dir is not empty, and the lab did not make it; set $1= to a new folder (of an older version of the lab? touch $mark)"
+			[[ -z $(ls -A "$dir") ]] || is_ours "$dir" ||
+				die "$dir is not empty, and the lab did not make it; set $1= to a new folder"
 			echo 'Made by the lab, which removes what it put here: make clean, make distclean' >> "$mark" ||
 				die "cannot write $mark: disk full?"
 		fi
@@ -146,7 +154,7 @@ check_kernel_src()
 	# Parents that have looked need not be asked again
 	[[ ${LAB_KERNEL_SRC:-} != "$BASE $KERNEL_SRC" ]] || return 0
 	if [[ -d $KERNEL_SRC ]]; then
-		version=$(version_in < "$KERNEL_SRC/Makefile" 2>/dev/null) || :
+		version=$(version_in 2>/dev/null < "$KERNEL_SRC/Makefile") || :
 	else
 		need_unpacker "$KERNEL_SRC"
 		# tar is not done when it has found it

@@ -56,7 +56,7 @@ cat >> "$work/hostile/.gitconfig" <<-EOF
 		attach = border
 		thread = deep
 		coverLetter = true
-		outputDirectory = /nonexistent
+		outputDirectory = $work/nowhere
 		signature = me
 		useAutoBase = true
 		pretty = fuller
@@ -68,7 +68,7 @@ cat >> "$work/hostile/.gitconfig" <<-EOF
 		interHunkContext = 9
 		external = false
 		algorithm = histogram
-		orderFile = /nonexistent
+		orderFile = $work/nowhere
 	[color]
 		ui = always
 	[log]
@@ -96,8 +96,8 @@ expect 'is from them' 0 '^From: A Sender <sender@example.org>$' cat "$work/plain
 written "$work/hostile" > "$work/hostile.out" || :
 expect 'signing, hooks, templates and formats of git change nothing of it' 0 '^$' \
 	bash -c "diff '$work/plain.out' '$work/hostile.out' && echo"
-written "$work/plain" GIT_DIR=/nonexistent GIT_WORK_TREE=/nonexistent GIT_INDEX_FILE=/nonexistent/index \
-	GIT_OBJECT_DIRECTORY=/nonexistent GIT_EXTERNAL_DIFF=false GIT_DIFF_OPTS=-u0 GIT_TEMPLATE_DIR="$work/hostile/template" \
+written "$work/plain" GIT_DIR="$work/nowhere" GIT_WORK_TREE="$work/nowhere" GIT_INDEX_FILE="$work/nowhere/index" \
+	GIT_OBJECT_DIRECTORY="$work/nowhere" GIT_EXTERNAL_DIFF=false GIT_DIFF_OPTS=-u0 GIT_TEMPLATE_DIR="$work/hostile/template" \
 	GIT_AUTHOR_NAME=another GIT_AUTHOR_EMAIL=another@example.org GIT_AUTHOR_DATE='2001-01-01 00:00:00' \
 	GIT_NAMESPACE=another GIT_CONFIG_PARAMETERS="'commit.gpgsign=true'" GIT_CONFIG_COUNT=1 \
 	GIT_CONFIG_KEY_0=core.hooksPath GIT_CONFIG_VALUE_0="$work/hostile/hooks" > "$work/environment.out" || :

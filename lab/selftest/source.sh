@@ -3,7 +3,7 @@
 expect 'an unknown BASE is named, with those there are' fail "unknown BASE '9.9'.*0.1" lab compose 9.9
 expect 'an empty BASE is refused' fail "unknown BASE ''" lab build ''
 expect 'a BASE is no path' fail "unknown BASE '../x'" lab build ../x
-expect 'KERNEL_SRC that is not there' fail 'no such tree' env KERNEL_SRC=/nonexistent "$project/lab/fetch.sh" 0.1
+expect 'KERNEL_SRC that is not there' fail 'no such tree' env KERNEL_SRC="$work/nowhere" "$project/lab/fetch.sh" 0.1
 expect 'KERNEL_SRC that is no kernel' fail 'not the source of a Linux kernel' \
 	env KERNEL_SRC="$project" "$project/lab/fetch.sh" 0.1
 head -c 1000 /dev/urandom > "$work/bad.tar.xz"

@@ -152,6 +152,8 @@ if ! progress "configuring $variant $BASE" "$log" configure; then
 	die "configuring $variant $BASE failed: $(reason "$log" | head -n 1) ($log)"
 fi
 rm -f "$src/obj-$FLAVOR/.complete"
+# A tree that has been built, or has taken over objects, has little left to do.
+[[ -f $src/obj-$FLAVOR/vmlinux ]] || STEPS=$BUILD_LINES
 if ! progress "building $variant $BASE" "$log" compile; then
 	reason "$log" >&2
 	die "building $variant $BASE failed; the compiler's words are in $log"

@@ -12,6 +12,7 @@
 load_base "${1:-}"
 variant=${2:-}
 work=''
+"$TOP/lab/deps.sh" run
 
 # Of several lines for a symbol the last one holds.
 last_setting()

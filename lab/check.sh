@@ -209,12 +209,12 @@ key()
 	shift
 	{
 		echo "$TOOLS $*"
-		echo "${make_args[*]} $code $compiler $defaults $vfio ${symbols//[$' \t\n']/ } $required ${others[*]}"
+		echo "${only_here[*]} $between ${make_args[*]} $code $compiler $defaults $vfio ${symbols//[$' \t\n']/ } $required ${others[*]}"
 		# shellcheck disable=SC2086	# words on purpose
 		declare -f $functions
 	} | sha256sum | cut -c 1-32
 }
-make_args=() others=() code='' compiler='' defaults='' vfio='' symbols='' required=''
+make_args=() others=() only_here=() between='' code='' compiler='' defaults='' vfio='' symbols='' required=''
 
 seen()
 {
@@ -417,6 +417,8 @@ setup()
 	compiler=gcc
 	defaults=tinyconfig
 	vfio=m
+	only_here=()
+	between=
 	case $1 in
 	x86-64)
 		symbols="64BIT SMP MODULES EVENTFD HIGH_RES_TIMERS PCI PCI_MSI ACPI EXPERT MMU_NOTIFIER IOMMU_SUPPORT INTEL_IOMMU
@@ -432,6 +434,7 @@ setup()
 		symbols="SMP MODULES EVENTFD PCI PCI_MSI EXPERT OF EFI ACPI ARCH_NXP ARCH_LAYERSCAPE IOMMU_SUPPORT ARM_SMMU_V3 ARM_AMBA
 			ARCH_VEXPRESS FSL_MC_BUS VFIO VFIO_PCI VFIO_PLATFORM VFIO_AMBA VFIO_FSL_MC
 			VFIO_PLATFORM_CALXEDAXGMAC_RESET VFIO_PLATFORM_AMDXGBE_RESET $CHECK_ARM64"
+		only_here=(drivers/vfio/{platform,fsl-mc,cdx,pci/nvgrace-gpu,pci/hisilicon})
 		required="VFIO VFIO_PLATFORM VFIO_AMBA VFIO_FSL_MC VFIO_IOMMU_TYPE1 ARM_SMMU_V3 $CHECK_ARM64"
 		;;
 	few)
@@ -531,8 +534,16 @@ check_symbols()
 
 build()
 {
-	local makefile
+	local makefile dir dirs=()
 
+	# Between the base and the tip, what x86-64 has is built there.
+	for dir in ${only_here[@]+"${only_here[@]}"}; do
+		[[ ! -d $SRC/$dir || -z $between ]] || dirs+=("$dir/")
+	done
+	if ((${#dirs[@]})); then
+		kmake W=1 KBUILD_MODULES=1 "${dirs[@]}" ${others[@]+"${others[@]}"}
+		return
+	fi
 	kmake W=1 KBUILD_MODULES=1 drivers/vfio/ ${others[@]+"${others[@]}"} || return 1
 	[[ $vfio == y ]] || check_symbols || return 1
 	# Modules among the selftests; without a vmlinux their symbols are unknown.
@@ -604,10 +615,10 @@ build_commit()
 		return
 	fi
 	if [[ -z $configured ]]; then
-		build_base "$arch"
+		between='' build_base "$arch"
 		configured=$(configuration "$base")
 		# While its objects are there
-		! wanted sparse || find_in base "sparse $arch" run_sparse warnings "$sparse_needs" || :
+		! wanted sparse || between='' find_in base "sparse $arch" run_sparse warnings "$sparse_needs" || :
 	fi
 	checkout "$commit"
 	# A patch may add a symbol.  All other preparation is part of the build.
@@ -743,6 +754,8 @@ check_builds()
 		read -r n commit <<< "$commit"
 		of=$((of + 1))
 		part="$of of ${#todo[@]}"
+		between=
+		[[ $commit == "$tip" ]] || between=1
 		build_commit "$arch" "$commit" "build $arch: $(number "$n") $(title "$commit")" \
 			"$LOGS/build-$arch-$(number "$n").log"
 	done

@@ -24,17 +24,69 @@ wanted()
 # stage NAME COMMAND...: its output as it comes, its last line added to the sum.
 stage()
 {
-	local name=$1 status=0 sum start=$SECONDS out=$LOGS/stage-$1.out
+	local name=$1 status=0 start=$SECONDS
 
 	shift
 	echo "# $name, $BASE"
 	set -m
-	("$@" < /dev/null | tee "$out") &
+	("$@" < /dev/null | tee "$LOGS/stage-$name.out") &
 	running=$!
 	set +m
 	wait "$running" || status=$?
 	running=
-	sum=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$out" | tail -n 1) || sum=
+	add_up "$name" "$status" "$start"
+}
+
+# aside NAME COMMAND...: a stage that leaves a processor idle now and then, so others go on
+# beside it; its output comes when "join" has waited for it.
+declare -A beside=()
+aside()
+{
+	local name=$1
+
+	shift
+	say "$name: beginning, beside what follows"
+	set -m
+	(timed "$name" "$@" < /dev/null > "$LOGS/stage-$name.out" 2>&1) &
+	beside[$name]="$! $SECONDS"
+	set +m
+}
+
+join()
+{
+	local name pid start status
+
+	for name in "${!beside[@]}"; do
+		read -r pid start <<< "${beside[$name]}"
+		status=0
+		while kill -0 "$pid" 2>/dev/null; do
+			sleep 0.2
+		done
+		wait "$pid" || status=$?
+		unset "beside[$name]"
+		echo "# $name, $BASE"
+		grep -v '^lab: ' "$LOGS/stage-$name.out" || :
+		add_up "$name" "$status" "$start"
+	done
+}
+
+stop_beside()
+{
+	local name pid
+
+	for name in "${!beside[@]}"; do
+		read -r pid _ <<< "${beside[$name]}"
+		kill -TERM -- "-$pid" 2>/dev/null || :
+	done
+}
+trap 'stop_beside; cleanup' EXIT
+
+# add_up NAME STATUS START: what the output of a stage says of how many passed
+add_up()
+{
+	local name=$1 status=$2 sum
+
+	sum=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$LOGS/stage-$name.out" | tail -n 1) || sum=
 	if [[ -z $sum ]]; then
 		echo "not ok - $name, $BASE: ended with status $status and no result"
 		failed=$((failed + 1))
@@ -47,7 +99,7 @@ stage()
 			failed=$((failed + 1))
 		fi
 	fi
-	echo "# $name, $BASE: $((SECONDS - start)) s"
+	echo "# $name, $BASE: $((SECONDS - $3)) s"
 }
 
 build()
@@ -69,10 +121,10 @@ guests()
 test_lab()
 {
 	if wanted lab; then
-		timed "lab" stage lab "$TOP/lab/selftest.sh" "$BASE"
+		aside lab "$TOP/lab/selftest.sh" "$BASE"
 	fi
 	if wanted spin; then
-		timed "spin" stage spin "$TOP/lab/spin.sh"
+		aside spin "$TOP/lab/spin.sh"
 	fi
 	once=
 }
@@ -91,6 +143,7 @@ test_all()
 	if wanted static; then
 		stage static "$TOP/lab/check.sh" "$BASE"
 	fi
+	join
 	if [[ ${#only[@]} == 0 || ${#names[@]} != 0 ]]; then
 		guests ${names[@]+"${names[@]}"}
 	fi

@@ -149,25 +149,31 @@ fi
 tip=$(git -C "$tree" rev-parse --verify -q HEAD) || die "$tree: not a git tree"
 base=$(git -C "$tree" rev-parse --verify -q 'base^{commit}') || die "$tree has no tag 'base'"
 
+# The objects are those of the tree; a clone of a tree that is gone is made anew.
 SRC=$WORK/src
 clone()
 {
-	if ! git -C "$SRC" rev-parse --git-dir >/dev/null 2>&1; then
+	local objects
+
+	objects=$(git -C "$tree" rev-parse --path-format=absolute --git-path objects) || return 1
+	if [[ $(cat "$SRC/.git/objects/info/alternates" 2>/dev/null) != "$objects" ]]; then
 		rm -rf "$SRC" "$WORK"/obj-*
 		git init -q "$SRC" || return 1
 		git -C "$SRC" config gc.auto 0
-		git -C "$SRC" config core.autocrlf false
-		git -C "$SRC" config user.name check
-		git -C "$SRC" config user.email check@localhost
+		echo "$objects" > "$SRC/.git/objects/info/alternates"
 	fi
 	# An interrupted run may have left any of these.
 	rm -f "$SRC"/.git/*.lock
-	git -C "$SRC" fetch -q --no-tags "$tree" "+$tip:refs/heads/tip" "+$base:refs/heads/base" || return 1
 	git -C "$SRC" checkout -q -f --detach "$base" || return 1
 	git -C "$SRC" clean -qfdx
 }
-progress "preparing the tree to check" "$LOGS/check-clone.log" clone ||
-	die "cannot copy $tree: $(reason "$LOGS/check-clone.log")"
+if [[ $CHECK == checkpatch ]]; then
+	# Which looks at the tree as it is
+	SRC=$tree
+else
+	progress "preparing the tree to check" "$LOGS/check-clone.log" clone ||
+		die "cannot copy $tree: $(reason "$LOGS/check-clone.log")"
+fi
 
 mapfile -t commits < <(git -C "$SRC" rev-list --reverse "$base..$tip")
 ((${#commits[@]})) || die "$tree has no patch on top of its base"
@@ -175,6 +181,7 @@ mapfile -t changed < <(git -C "$SRC" diff --name-only --diff-filter=AM "$base" "
 
 checkout()
 {
+	[[ $SRC != "$tree" ]] || return 0
 	git -C "$SRC" checkout -q -f --detach "$1" || die "cannot check out $1"
 }
 

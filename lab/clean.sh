@@ -55,7 +55,7 @@ clean_build()
 			"$out"/{lock-*,.lock-*,.tmp.*,.old-*,.sums-*}
 		finish "$out"
 	done
-	rm -f "$BUILD"/{deps.log,steps,steps.*}
+	rm -f "$BUILD"/{deps.log,fetch.log,steps,steps.*}
 	finish "$BUILD"
 }
 
@@ -73,7 +73,7 @@ clean_cache()
 	for tree in "$CACHE"/src/*/; do
 		[[ ! -d $tree/.git ]] || rm -rf "${tree%/}"
 	done
-	rm -rf "${CACHE:?}"/src/.tmp.* "${CACHE:?}"/{ccache,checks,lock-src,.tmp.*}
+	rm -rf "${CACHE:?}"/src/.tmp.* "${CACHE:?}"/{ccache,checks,lock-src*,.tmp.*}
 	[[ ! -d $CACHE/src ]] || finish "$CACHE/src"
 	finish "$CACHE"
 }

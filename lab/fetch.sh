@@ -168,9 +168,9 @@ newest()
 		sort -V | tail -n 1
 }
 
-lock "$CACHE/lock-src"
+lock "$CACHE/lock-src-$BASE"
 mkdir -p "$CACHE/src"
-find "$CACHE" "$CACHE/src" -mindepth 1 -maxdepth 1 -name '.tmp.*' -exec rm -rf {} +
+find "$CACHE" "$CACHE/src" -mindepth 1 -maxdepth 1 -name ".tmp.$BASE.*" -exec rm -rf {} +
 
 if [[ -n ${KERNEL_SRC:-} ]]; then
 	name=$BASE-src-$(source_key)

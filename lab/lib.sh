@@ -264,7 +264,7 @@ scratch()
 	local -n result=$1
 
 	mkdir -p "$2"
-	result=$(mktemp -d "$2/.tmp.XXXXXX") || die "cannot make a temporary directory in $2: disk full?"
+	result=$(mktemp -d "$2/.tmp.${BASE:-lab}.XXXXXX") || die "cannot make a temporary directory in $2: disk full?"
 	scratch_dirs+=("$result")
 }
 

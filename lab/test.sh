@@ -57,6 +57,7 @@ join()
 	local name pid start status
 
 	for name in "${!beside[@]}"; do
+		[[ $name != fetch ]] || continue
 		read -r pid start <<< "${beside[$name]}"
 		status=0
 		while kill -0 "$pid" 2>/dev/null; do
@@ -104,7 +105,7 @@ add_up()
 
 build()
 {
-	build_programs "$@" || {
+	timed "build $BASE" build_programs "$@" || {
 		echo "not ok - build, $BASE; again: make build BASE=$BASE"
 		failed=$((failed + 1))
 		return 1
@@ -216,6 +217,17 @@ load_base "${list[0]}"
 "$TOP/lab/deps.sh" test
 export LAB_STEPS=$BUILD/steps
 : > "$LAB_STEPS"
+
+# The sources of the others come while the first is built, which leaves a processor idle
+# now and then.  Whatever goes wrong with that is said when it is their turn.
+if ((${#list[@]} > 1 && ! ${#only[@]})); then
+	set -m
+	(for base in "${list[@]:1}"; do
+		"$TOP/lab/fetch.sh" "$base" || :
+	done > "$BUILD/fetch.log" 2>&1 < /dev/null) &
+	beside[fetch]="$! $SECONDS"
+	set +m
+fi
 for base in "${list[@]}"; do
 	load_base "$base"
 	if [[ -n ${1:-} || $base == "${list[0]}" ]]; then

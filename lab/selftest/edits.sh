@@ -132,7 +132,7 @@ expect 'unless they are to be dropped' 0 'composed 3' env FORCE=1 KERNEL_SRC="$k
 rm -f "$tree/.git/lab/base"
 expect 'a tree that the lab did not make is refused' fail 'is not a tree that the lab has made' on_kernel compose 0.1
 rm -rf "$tree"
-mkdir -p "$CACHE/src/.tmp.left/x" "$BUILD/0.1/.tmp.tree"
+mkdir -p "$CACHE/src/.tmp.0.1.left/x" "$BUILD/0.1/.tmp.tree"
 expect 'leftovers go' 0 . on_kernel compose 0.1
 expect 'really' 1 '^$' bash -c "ls -A '$CACHE/src' | grep tmp || { echo; exit 1; }"
 source=$(on_kernel fetch 0.1 2> /dev/null)

@@ -43,7 +43,7 @@ cat > "$work/ctrl-c.py" <<-'EOF'
 	print("status", "ok" if not status else "not ok")
 EOF
 if command -v python3 > /dev/null; then
-	exec {busy}>> "$CACHE/lock-src"
+	exec {busy}>> "$CACHE/lock-src-0.1"
 	flock "$busy"
 	interrupted()
 	{

@@ -17,7 +17,7 @@
 #define TIMEOUT		120
 #define DMA_TEST(name)	TEST_F_TIMEOUT(dma, name, TIMEOUT)
 
-#define NO_DEVICES	"needs an edu device and one with memory"
+#define NO_DEVICES	NEEDS("an edu device and one with memory")
 
 /* Device A and device B, which is open */
 FIXTURE(dma) {
@@ -169,7 +169,7 @@ DMA_TEST(partly_touched_bar)
 	size = open_large_bar(&self->p, 128 * SZ_1M);
 	ASSERT_NE(0, size);
 	if (size < 128 * SZ_1M)
-		SKIP(return, "needs a device with 128 MiB of memory or more");
+		SKIP(return, NEEDS("a device with 128 MiB of memory or more"));
 
 	bar = p2p_bar(&self->p, 0, size);
 	ASSERT_NE(NULL, bar);
@@ -210,7 +210,7 @@ DMA_TEST(cpu_page_tables_stay_empty)
 	size = open_large_bar(&self->p, 64 * SZ_1M);
 	ASSERT_NE(0, size);
 	if (size < 4 * SZ_1M)
-		SKIP(return, "needs a device with 4 MiB of memory or more");
+		SKIP(return, NEEDS("a device with 4 MiB of memory or more"));
 
 	bar = p2p_bar(&self->p, 0, size);
 	ASSERT_NE(NULL, bar);

@@ -21,7 +21,7 @@
 #define TIMEOUT		240
 #define FAULT_TEST(name)	TEST_F_TIMEOUT(fault, name, TIMEOUT)
 
-#define NO_DEVICES	"needs an edu device and one with memory"
+#define NO_DEVICES	NEEDS("an edu device and one with memory")
 #define NO_INJECTION	"this kernel cannot inject faults"
 #define MAX_FAULTS	2000
 
@@ -76,9 +76,11 @@ FIXTURE(fault) {
 
 FIXTURE_SETUP(fault)
 {
-	self->inject = inject_open();
+	self->inject = -1;
 	self->ret = p2p_open(&self->p, &want_mem);
 	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
+	if (!self->ret)
+		self->inject = inject_open();
 }
 
 FIXTURE_TEARDOWN(fault)

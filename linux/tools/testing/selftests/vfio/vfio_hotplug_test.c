@@ -20,7 +20,7 @@
 #define TIMEOUT		120
 #define PLUG_TEST(name)	TEST_F_TIMEOUT(plug, name, TIMEOUT)
 
-#define NO_DEVICES	"needs an edu device and one with memory"
+#define NO_DEVICES	NEEDS("an edu device and one with memory")
 
 FIXTURE(plug) {
 	struct p2p p;
@@ -253,7 +253,7 @@ PLUG_TEST(slot_power_off_after_close)
 	void *bar;
 
 	if (self->ret || find_slot(&self->p, &want_testdev, 0, slot, sizeof(slot)))
-		SKIP(return, "no pci-testdev in a slot that can be powered off");
+		SKIP(return, NEEDS("a pci-testdev in a slot that can be powered off"));
 
 	ASSERT_EQ(0, dev_open(&self->p.b, self->p.bdf_b, self->p.iommu));
 	bar = p2p_bar(&self->p, 0, SZ_4K);
@@ -279,7 +279,7 @@ PLUG_TEST(slot_power_off_before_close)
 	void *bar;
 
 	if (self->ret || find_slot(&self->p, &want_edu_slot, 1, slot, sizeof(slot)))
-		SKIP(return, "no second edu in a slot that can be powered off");
+		SKIP(return, NEEDS("a second edu in a slot that can be powered off"));
 
 	ASSERT_EQ(0, dev_open(&self->p.b, self->p.bdf_b, self->p.iommu));
 	bar = p2p_bar(&self->p, 0, SZ_64K);

@@ -30,7 +30,7 @@
 #define DAX_TEST(name)	TEST_F_TIMEOUT(dax, name, TIMEOUT)
 #define FILE_TEST(name)	TEST_F_TIMEOUT(file, name, TIMEOUT)
 
-#define NO_DEVICE	"needs an edu device"
+#define NO_DEVICE	NEEDS("an edu device")
 
 #define SIZE		RAM_SIZE
 #define PAGES		(SIZE / SZ_4K)

@@ -32,7 +32,7 @@
 #define VISITOR_UUID	"83b8f4f2-509f-382f-3c1e-e6bfe0fa1002"
 #define TYPES		"/sys/class/mdev_bus/mdev_pin/mdev_supported_types"
 #define MDEVS		"/sys/bus/mdev/devices"
-#define NEEDS		"needs the mdev_pin module, an edu device and one with memory"
+#define NO_MDEV		NEEDS("the mdev_pin module, an edu device and one with memory")
 
 struct pin_info {
 	uint64_t pinned;
@@ -151,8 +151,10 @@ static void set_up(struct __test_metadata *_metadata, struct _test_data_mdev *se
 
 	self->ret = p2p_open(&self->p, &want_mem);
 	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
+	if (self->ret)
+		return;
 	load_module();
-	if (self->ret || !find_type(self->create, sizeof(self->create)))
+	if (!find_type(self->create, sizeof(self->create)))
 		return;
 
 	self->pfns = strstr(self->create, "-pfns/");
@@ -205,9 +207,9 @@ static bool open_alone_with_another(struct __test_metadata *_metadata,
 				    struct _test_data_mdev *self, char *bdf)
 {
 	if (!self->created)
-		SKIP(return false, NEEDS);
+		SKIP(return false, NO_MDEV);
 	if (pci_find(&want_testdev, 0, bdf) < 0)
-		SKIP(return false, "needs a pci-testdev");
+		SKIP(return false, NEEDS("a pci-testdev"));
 
 	open_alone(_metadata, self);
 	return true;
@@ -301,7 +303,7 @@ static void release_only_pinned(struct __test_metadata *_metadata, struct _test_
 TEST_F_TIMEOUT(mdev, release_drops_what_is_only_pinned, 120)
 {
 	if (!self->created)
-		SKIP(return, NEEDS);
+		SKIP(return, NO_MDEV);
 	open_alone(_metadata, self);
 
 	map_and_pin(_metadata, self, variant, self->iommu);
@@ -314,7 +316,7 @@ TEST_F_TIMEOUT(mdev, release_drops_what_is_only_pinned, 120)
 TEST_F_TIMEOUT(mdev, release_drops_what_is_pinned_and_mapped, 120)
 {
 	if (!self->created)
-		SKIP(return, NEEDS);
+		SKIP(return, NO_MDEV);
 	ASSERT_EQ(0, mdev_open(&self->mdev, UUID, self->p.iommu));
 
 	map_and_pin(_metadata, self, variant, self->p.iommu);
@@ -335,7 +337,7 @@ TEST_F_TIMEOUT(mdev, unmap_unpins, 120)
 	struct pin_info info;
 
 	if (!self->created)
-		SKIP(return, NEEDS);
+		SKIP(return, NO_MDEV);
 	open_alone(_metadata, self);
 
 	map_and_pin(_metadata, self, variant, self->iommu);
@@ -355,7 +357,7 @@ TEST_F_TIMEOUT(mdev, pin_of_disabled_memory_is_refused, 120)
 	int ret;
 
 	if (!self->created)
-		SKIP(return, NEEDS);
+		SKIP(return, NO_MDEV);
 	open_alone(_metadata, self);
 
 	ASSERT_EQ(0, dma_map(self->iommu, IOVA_BAR, self->area, self->size, DMA_RW));
@@ -503,7 +505,7 @@ TEST_F_TIMEOUT(mdev, memory_of_another_process_is_pinned, 120)
 	int sock;
 
 	if (!self->created)
-		SKIP(return, NEEDS);
+		SKIP(return, NO_MDEV);
 	open_alone(_metadata, self);
 
 	mem = ram_alloc(SZ_64K);
@@ -537,7 +539,7 @@ TEST_F_TIMEOUT(mdev, fs_dax_of_another_process_is_refused, 120)
 	int fd;
 
 	if (!self->created)
-		SKIP(return, NEEDS);
+		SKIP(return, NO_MDEV);
 	why = pmem_mount(dir, "dax");
 	if (why)
 		SKIP(return, "%s", why);
@@ -570,7 +572,7 @@ TEST_F_TIMEOUT(mdev, memory_of_a_mediated_device_is_refused, 120)
 	void *mem;
 
 	if (!self->created)
-		SKIP(return, NEEDS);
+		SKIP(return, NO_MDEV);
 	ASSERT_EQ(0, mdev_open(&self->mdev, UUID, self->p.iommu));
 	mem = mmap(self->area + last, SZ_4K, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
 		   self->mdev->fd, 0);
@@ -693,7 +695,7 @@ TEST_F_TIMEOUT(race, release_racing_unmap_with_pins, 240)
 	int round, i;
 
 	if (!m->created)
-		SKIP(return, NEEDS);
+		SKIP(return, NO_MDEV);
 	ASSERT_EQ(0, mdev_open(&m->mdev, UUID, p->iommu));
 	ASSERT_EQ(0, write_text(m->create, VISITOR_UUID));
 	ASSERT_EQ(0, mdev_open(&self->visitor, VISITOR_UUID, p->iommu));

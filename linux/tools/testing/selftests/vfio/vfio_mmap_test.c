@@ -22,8 +22,8 @@
 #define BAR_TEST(name)		TEST_F_TIMEOUT(bar, name, TIMEOUT)
 #define STRESS_TEST(name)	TEST_F_TIMEOUT(stress, name, TIMEOUT)
 
-#define NO_BAR		"no such device, or its BAR cannot be mapped"
-#define NO_RESET	"no device that can be reset"
+#define NO_BAR		NEEDS("such a device, with a BAR that can be mapped,")
+#define NO_RESET	NEEDS("a device that can be reset")
 
 /* One device, opened, and one of its BARs, mapped and touched */
 struct bar {
@@ -381,7 +381,7 @@ BAR_TEST(other_devices_stay_reachable)
 {
 	long faults;
 	struct vfio_pci_device *other;
-	char bdf[BDF_LEN];
+	char bdf[BDF_LEN] = "";
 	int other_bar;
 	void *bar;
 
@@ -391,7 +391,7 @@ BAR_TEST(other_devices_stay_reachable)
 	if (!strcmp(bdf, self->b.bdf))
 		other_bar = pci_find(&want_mem, 1, bdf);
 	if (other_bar < 0)
-		SKIP(return, "needs one more device with memory");
+		SKIP(return, NEEDS("one more device with memory"));
 
 	ASSERT_EQ(0, dev_open(&other, bdf, self->b.iommu));
 	bar = bar_mmap(other->fd, other_bar, PROT_READ | PROT_WRITE, 0, SZ_64K);
@@ -849,7 +849,7 @@ TEST_F_TIMEOUT(region, hot_reset_with_its_arguments_in_the_bar, TIMEOUT)
 
 	index = pci_find(&want_mem_slot, 0, bdf);
 	if (index < 0)
-		SKIP(return, "no device with memory in a slot");
+		SKIP(return, NEEDS("a device with memory in a slot"));
 
 	iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	ASSERT_EQ(0, dev_open(&dev, bdf, iommu));
@@ -880,7 +880,7 @@ TEST_F_TIMEOUT(region, device_specific_regions_stay_reachable, TIMEOUT)
 	void *p;
 
 	if (pci_find(&want_edu, 0, bdf) < 0)
-		SKIP(return, "no edu device");
+		SKIP(return, NEEDS("an edu device"));
 
 	iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	ASSERT_EQ(0, dev_open(&dev, bdf, iommu));

@@ -60,7 +60,7 @@ static const char *error_name(int err)
 	}
 }
 
-#define NO_DEVICES	"n/a (no edu device or none with memory)"
+#define NO_DEVICES	"n/a (" NEEDS("an edu device and one with memory") ")"
 
 /* Devices A and B; exits if there are none */
 static void open_devices(struct p2p *p, const char *name)
@@ -247,7 +247,7 @@ static void two_devices(const char *name, bool first)
 	open_devices(&p, name);
 	index = pci_find(&want_mem, 1, bdf);
 	if (index < 0 || dev_open(&c, bdf, p.iommu)) {
-		fact(name, "n/a (needs two devices with memory)");
+		fact(name, "n/a (" NEEDS("two devices with memory") ")");
 		return;
 	}
 

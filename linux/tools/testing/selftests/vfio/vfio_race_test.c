@@ -22,9 +22,9 @@
 #define TIMEOUT		600
 #define RACE_TEST(name)	TEST_F_TIMEOUT(race, name, TIMEOUT)
 
-#define NO_DEVICES	"needs an edu device and one with memory"
-#define NO_CONTAINERS	"needs two edu devices and one with memory"
-#define NO_VISITOR	"needs an edu device and two with memory"
+#define NO_DEVICES	NEEDS("an edu device and one with memory")
+#define NO_CONTAINERS	NEEDS("two edu devices and one with memory")
+#define NO_VISITOR	NEEDS("an edu device and two with memory")
 
 #define THREADS		3
 #define STRIDE		SZ_64K
@@ -587,7 +587,7 @@ RACE_TEST(map_racing_reset_and_faults)
 	int round, ret;
 
 	if (self->ret || pci_find(&want_mem_slot, 0, self->p.bdf_b) < 0)
-		SKIP(return, "needs an edu device and one with memory in a slot");
+		SKIP(return, NEEDS("an edu device and one with memory in a slot"));
 
 	self->p.bar = pci_find(&want_mem_slot, 0, self->p.bdf_b);
 	ASSERT_EQ(0, p2p_open_peer(&self->p));

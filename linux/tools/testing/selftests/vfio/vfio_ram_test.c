@@ -29,7 +29,7 @@
 #define PAGES_TEST(name)	TEST_F_TIMEOUT(pages, name, TIMEOUT)
 #define LOCKED_TEST(name)	TEST_F_TIMEOUT(locked, name, TIMEOUT)
 
-#define NO_DEVICE	"needs an edu device"
+#define NO_DEVICE	NEEDS("an edu device")
 
 #define SIZE		RAM_SIZE
 #define PAGES		(SIZE / SZ_4K)

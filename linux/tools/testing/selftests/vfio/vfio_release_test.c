@@ -41,9 +41,9 @@ FIXTURE_TEARDOWN(release)
 		p2p_close(&self->p);
 }
 
-#define NO_DEVICES	"needs an edu device and one with memory"
-#define NO_PEERS	"needs an edu device and two with memory"
-#define NO_CONTAINERS	"needs two edu devices and one with memory"
+#define NO_DEVICES	NEEDS("an edu device and one with memory")
+#define NO_PEERS	NEEDS("an edu device and two with memory")
+#define NO_CONTAINERS	NEEDS("two edu devices and one with memory")
 
 /* Open B and map the first @size bytes of its BAR at IOVA_BAR */
 static void *map_peer(struct __test_metadata *_metadata, struct p2p *p, size_t size)

@@ -22,8 +22,8 @@
 #define TRACE_TEST(name)	TEST_F_TIMEOUT(trace, name, TIMEOUT)
 #define VIEW_TEST(name)		TEST_F_TIMEOUT(view, name, TIMEOUT)
 
-#define NO_DEVICES	"needs an edu device and one with memory"
-#define NO_CONTAINERS	"needs two edu devices and one with memory"
+#define NO_DEVICES	NEEDS("an edu device and one with memory")
+#define NO_CONTAINERS	NEEDS("two edu devices and one with memory")
 
 #define VIEW		"/sys/kernel/debug/vfio/type1_device_memory"
 #define INSTANCE	"instances/vfio_trace_test"
@@ -275,7 +275,7 @@ TRACE_TEST(release_of_one_of_two_devices_is_traced)
 
 	index = pci_find(&want_mem, 1, bdf_c);
 	if (index < 0)
-		SKIP(return, "needs an edu device and two with memory");
+		SKIP(return, NEEDS("an edu device and two with memory"));
 
 	ASSERT_EQ(0, dev_open(&self->d, bdf_c, self->p.iommu));
 	area = mmap(NULL, 2 * SZ_64K, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

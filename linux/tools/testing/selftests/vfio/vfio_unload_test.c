@@ -121,7 +121,7 @@ UNLOAD_TEST(modules_unload_as_soon_as_everything_is_closed)
 	char bdf[BDF_LEN];
 
 	if (pci_find(&want_edu, 0, bdf) < 0 || pci_find(&want_mem, 0, bdf) < 0)
-		SKIP(return, "needs an edu device and one with memory");
+		SKIP(return, NEEDS("an edu device and one with memory"));
 
 	if (!modules_read(&m)) {
 		snprintf(m.file[0], sizeof(m.file[0]), "vfio_iommu_type1");
@@ -195,7 +195,7 @@ UNLOAD_TEST(module_unloads_when_the_view_is_closed)
 	char bdf[BDF_LEN];
 
 	if (pci_find(&want_edu, 0, bdf) < 0 || pci_find(&want_mem, 0, bdf) < 0)
-		SKIP(return, "needs an edu device and one with memory");
+		SKIP(return, NEEDS("an edu device and one with memory"));
 	if (!modules_read(&m))
 		SKIP(return, "the module could not be loaded again");
 	if (access("/sys/kernel/debug/vfio", F_OK))

@@ -2,6 +2,13 @@
 /*
  * What the tests of device memory that is mapped for DMA need beyond libvfio.
  *
+ * A test takes devices that the user has named, and no others: as arguments of the program,
+ * or in VFIO_SELFTESTS_BDF, separated by blanks.  Of these it takes the ones that it knows.
+ * An emulated device cannot be told from a real one, not by its ID and not because there is
+ * a hypervisor, and the machine may need it.  Before main() the state of each is recorded,
+ * and a process is forked that puts it back (driver, driver_override, NUMA node, power) when
+ * the program has ended in whichever way.
+ *
  * The peer that does the DMA is QEMU's "edu" device, the memory it writes to is
  * a BAR of another emulated device.  Functions return 0 or a positive value for
  * success and a negative errno otherwise, unless they say something else.  libvfio's
@@ -52,8 +59,12 @@ extern const struct pci_want want_e1000e;	/* BARs 0, 1 and 3; function level res
 int write_text(const char *path, const char *text);
 int read_text(const char *path, char *buf, size_t len);
 
+/* Why a test skips that has not found its devices */
+#define DEVICES_ENV	"VFIO_SELFTESTS_BDF"
+#define NEEDS(devices)	"needs " devices " among " DEVICES_ENV
+
 /* PCI devices by way of sysfs */
-/* Finds the @nth such device, in the order of addresses, and returns its BAR */
+/* Finds the @nth such device that the user has named, in the order of addresses: its BAR */
 int pci_find(const struct pci_want *want, unsigned int nth, char *bdf);
 int pci_bind_vfio(const char *bdf);
 bool pci_bound_to_vfio(const char *bdf);
@@ -248,7 +259,7 @@ bool kernel_since(int major, int minor);
 /* A kernel module, by its file: -ENOENT if there is none, -EEXIST if it is loaded */
 int module_load(const char *path);
 
-/* Is it among the arguments of the program, or are there none? */
+/* Is it among the arguments of the program, or are there none but devices? */
 bool asked_for(const char *name, int argc, char **argv);
 
 uint64_t now_us(void);

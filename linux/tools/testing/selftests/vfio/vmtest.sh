@@ -73,6 +73,7 @@ usage()
 	  -h          this text
 
 	PROGRAM and the files must be static or scripts; a busybox shell is there.
+	VFIO_SELFTESTS_BDF tells PROGRAM of all PCI devices of the guest: it may have them.
 	The environment may append kernel parameters too: VMTEST_APPEND.
 
 	Exit status: PROGRAM's own (at most 123), or
@@ -195,6 +196,7 @@ make_initramfs()
 		echo "\$address" > /sys/bus/pci/drivers_probe
 		break
 	done
+	export VFIO_SELFTESTS_BDF="\$(cd /sys/bus/pci/devices && echo *)"
 	set -- $(quote "./${program##*/}" ${args[@]+"${args[@]}"}) \$address
 	setsid "\$@" < /dev/null >&3 2>&1 3>&-
 	status=\$?

@@ -4,6 +4,7 @@
 # Sourced by selftest.sh: the selftests take no device that was not named, and put back
 # what they took.  The user's driver here is pci-stub, on the network card of the guest.
 
+kernel=$KERNELS/stock programs=$KERNELS/selftests
 cat > "$work/devices" <<-'EOF_GUEST'
 	#!/bin/sh
 	# What every device is with: its driver, and what sysfs says of it
@@ -158,6 +159,5 @@ if [[ -s $kernel/bzImage && -s $kernel/modules/order && -x $programs/vfio_mmap_t
 	devices_say 'so is one of no device' '^absent-status 1 lines 1 .*no PCI device ffff:77:00.0$'
 	devices_say 'and nothing is touched' '^bad-state back$'
 else
-	echo "skip - devices: no stock $BASE in $kernel, or no selftests in $programs # SKIP"
-	skipped=$((skipped + 1))
+	skip "devices: no stock $BASE in $kernel, or no selftests in $programs"
 fi

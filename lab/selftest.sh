@@ -48,7 +48,7 @@ skip()
 
 read -ra only <<< "${ONLY:-}"
 unset ONLY
-for part in project source compose edits git mail apply expected word checks minimal runner devices; do
+for part in project source compose edits git mail word checks minimal apply expected runner devices; do
 	[[ $part == project || ${#only[@]} == 0 || " ${only[*]} " == *" $part "* ]] || continue
 	[[ -f $TOP/lab/selftest/$part.sh ]] || continue
 	# shellcheck source=/dev/null

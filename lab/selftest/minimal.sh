@@ -46,7 +46,7 @@ if [[ $(id -u) == 0 ]] && command -v mmdebstrap > /dev/null; then
 	done
 	expect 'make series too, with a tarball' fail 'apt-get update && apt-get install --no-install-recommends xz-utils$' \
 		as_nobody 'KERNEL_SRC=/kernel.tar.xz make series BASE=0.1'
-	expect 'as root it installs that, and is done' 0 '2 patches; in a kernel tree' \
+	expect 'as root it installs that, and is done' 0 '[0-9]+ patches; in a kernel tree' \
 		inside 'KERNEL_SRC=/kernel.tar.xz make series BASE=0.1'
 	expect 'and so is make mail' 0 'send: git send-email' \
 		inside 'git config --global user.name "A Sender" && git config --global user.email sender@example.org &&

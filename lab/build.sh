@@ -12,6 +12,7 @@
 load_base "${1:-}"
 variant=${2:-}
 work=''
+[[ $variant == stock || $variant == patched ]] || die "expected 'stock' or 'patched', got '$variant'"
 "$TOP/lab/deps.sh" run
 
 # Of several lines for a symbol the last one holds.
@@ -138,7 +139,6 @@ publish()
 case $variant in
 stock)		src=$("$TOP/lab/fetch.sh" "$BASE") ;;
 patched)	src=$("$TOP/lab/compose.sh" "$BASE") ;;
-*)		die "expected 'stock' or 'patched', got '$variant'" ;;
 esac
 
 use_ccache

@@ -10,6 +10,7 @@
 
 set -euo pipefail
 export LC_ALL=C
+unset CDPATH
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 DOC=$TOP/docs/guarantees.md

@@ -200,7 +200,9 @@ number()
 #
 TOOLS=$({
 	gcc --version
+	ld --version
 	aarch64-linux-gnu-gcc --version 2>/dev/null || :
+	riscv64-linux-gnu-gcc --version 2>/dev/null || :
 	sparse --version 2>/dev/null || :
 	spatch --version 2>/dev/null || :
 	perl --version
@@ -260,7 +262,7 @@ run_checkpatch()
 		return
 	fi
 	git -C "$SRC" format-patch -1 --stdout "$commit" > "$WORK/patch-$n"
-	(cd "$SRC" && PATH=$WORK/bin:$PATH ./scripts/checkpatch.pl --strict --no-summary --show-types \
+	(cd "$SRC" && HOME=$WORK PATH=$WORK/bin:$PATH ./scripts/checkpatch.pl --strict --no-summary --show-types \
 		--ignore "$CHECKPATCH_IGNORE" "$WORK/patch-$n") > "$log" 2>&1 &&
 		! grep -Eq '^(ERROR|WARNING|CHECK)' "$log" || return 0
 	remember "$stamp"
@@ -616,7 +618,7 @@ build_commit()
 	local arch=$1 commit=$2 what=$3 log=$4 stamp config found status=0
 
 	shift 4
-	stamp=$(key "$build_functions" "build $arch $*" "$(git -C "$SRC" rev-parse "$commit^{tree}")")
+	stamp=$(key "$build_functions" "build $arch $*" "$(git -C "$SRC" rev-parse "$base^{tree}" "$commit^{tree}")")
 	if seen "$stamp"; then
 		result 0 "$what"
 		return
@@ -679,7 +681,7 @@ new_symbols()
 #
 vfio_tree()
 {
-	git -C "$SRC" rev-parse "$1:drivers/vfio" "$1:include"
+	git -C "$SRC" rev-parse "$base^{tree}" "$1:drivers" "$1:include"
 }
 
 # find_in base|tip NAME FUNCTION FILTER MORE: what FUNCTION prints there of what FILTER lets

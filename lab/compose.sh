@@ -136,7 +136,7 @@ clone_tree()
 	git -C "$new" remote remove source || return 1
 	git -C "$new" config gc.auto 0 || return 1
 	mkdir -p "$new/.git/info" "$new/.git/lab" || return 1
-	echo '/obj-*/' >> "$new/.git/info/exclude" || return 1
+	printf '%s\n' /obj-debug/ /obj-release/ >> "$new/.git/info/exclude" || return 1
 	git -C "$new" checkout -q -B series base || return 1
 	adopt_objects "$base" "$new" "$TREE" || return 1
 	git -C "$new" rev-parse HEAD > "$new/.git/lab/commit" || return 1
@@ -188,8 +188,8 @@ if [[ -f $state/next ]]; then
 fi
 if [[ -d $TREE && -z ${FORCE:-} ]] && edited "$TREE"; then
 	[[ $(cat "$state/base") == "$base" ]] ||
-		die "$TREE has edits, and is of another source ($(cat "$state/base")); make writeback saves them, FORCE=1 drops them"
-	say "$TREE has edits of its own and is used as it is (make writeback saves them, FORCE=1 drops them)"
+		die "$TREE has edits ($edit), and is of another source ($(cat "$state/base")); make writeback saves commits of the series, make compose FORCE=1 drops edits"
+	say "$TREE has edits of its own ($edit) and is used as it is (make writeback saves commits of the series, make compose FORCE=1 drops edits)"
 	echo "$TREE"
 	exit 0
 fi
@@ -205,6 +205,7 @@ if [[ ! -d $TREE ]]; then
 	}
 elif [[ -n ${FORCE:-} ]]; then
 	git -C "$TREE" reset -q --hard
+	git -C "$TREE" clean -qfd
 	rm -f "$state/inputs"
 fi
 

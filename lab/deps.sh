@@ -22,9 +22,11 @@ esac
 
 mapfile -t wanted < <(awk -v kinds="^($kinds)\$" '$1 ~ kinds { print $2 }' "$TOP/lab/packages")
 
+((${#wanted[@]})) || exit 0
+
 missing()
 {
-	comm -23 <(printf '%s\n' "${wanted[@]}" | sort) \
+	comm -23 <(printf '%s\n' "${wanted[@]}" | sort -u) \
 		<(dpkg-query -W -f '${db:Status-Status} ${Package}\n' 2>/dev/null |
 			sed -n 's/^installed //p' | sort -u)
 }

@@ -131,7 +131,7 @@ make_git()
 	git -C "$new" "${quick[@]}" commit -q --no-verify -m "$1" || return 1
 	git -C "$new" tag base || return 1
 	mkdir -p "$new/.git/info" || return 1
-	echo '/obj-*/' >> "$new/.git/info/exclude"
+	printf '%s\n' /obj-debug/ /obj-release/ >> "$new/.git/info/exclude"
 }
 
 # What distinguishes one tree or tarball of the user's from the next.
@@ -202,14 +202,17 @@ else
 fi
 
 if ! status=$(git -C "$tree" status --porcelain --untracked-files=no 2>/dev/null) ||
-   ! git -C "$tree" cat-file -e 'base^{tree}' 2>/dev/null; then
+   ! git -C "$tree" cat-file -e 'base^{tree}' 2>/dev/null ||
+   ! head=$(git -C "$tree" rev-parse HEAD); then
 	die "the source in $tree is damaged; remove it: rm -rf '$tree'"
 fi
 # A cached tree that somebody edited is not the base any more.
-if [[ -n $status ]]; then
+if [[ -n $status || $head != "$(git -C "$tree" rev-parse 'base^{commit}')" ]]; then
 	kept=refs/lab/edits-$(date +%Y%m%d-%H%M%S)
-	git -C "$tree" update-ref "$kept" "$(git -C "$tree" stash create)" ||
+	[[ -z $status ]] || head=$(git -C "$tree" stash create 2>/dev/null) || head=
+	if [[ -z $head ]] || ! git -C "$tree" update-ref "$kept" "$head"; then
 		die "$tree was changed, and the changes cannot be kept; git -C $tree status tells them"
+	fi
 	git -C "$tree" reset -q --hard base
 	say "$tree was changed; restoring it (what was changed is kept: git -C $tree diff base $kept)"
 fi

@@ -7,7 +7,10 @@
 set -euo pipefail
 export LC_ALL=C
 umask 022
-unset MAKEFLAGS MFLAGS MAKELEVEL
+unset MAKEFLAGS MFLAGS MAKELEVEL CDPATH TAR_OPTIONS
+# What a kernel developer may have set for a kernel of theirs
+unset CROSS_COMPILE LLVM LLVM_IAS KCFLAGS KCPPFLAGS KAFLAGS HOSTCFLAGS HOSTLDFLAGS \
+	KBUILD_OUTPUT KBUILD_EXTMOD W C CFLAGS LDFLAGS INSTALL_MOD_PATH
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 OWN_CACHE=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/vfio-devmem
@@ -43,25 +46,29 @@ plain_git()
 {
 	local name
 
-	if [[ ${GIT_CONFIG_GLOBAL:-} != /dev/null ]]; then
+	if [[ -z ${LAB_GIT:-} ]]; then
 		while read -r name; do
 			[[ $name == GIT_CONFIG_GLOBAL || $name == GIT_CONFIG_NOSYSTEM ]] || unset "$name"
 		done < <(compgen -e GIT_)
 		LAB_NAME=$(git -C "$TOP" config user.name 2>/dev/null) || LAB_NAME=
 		LAB_EMAIL=$(git -C "$TOP" config user.email 2>/dev/null) || LAB_EMAIL=
-		export LAB_NAME LAB_EMAIL
+		export LAB_NAME LAB_EMAIL LAB_GIT=1
 	fi
-	: "${LAB_NAME=}" "${LAB_EMAIL=}"
 	while read -r name; do
 		unset "$name"
 	done < <(compgen -e GIT_)
 	export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_ATTR_NOSYSTEM=1
-	# Files of these two are found in places of their own, too; the trees may be of
-	# another user's
-	export GIT_CONFIG_COUNT=3
-	export GIT_CONFIG_KEY_0=core.attributesFile GIT_CONFIG_VALUE_0=/dev/null
-	export GIT_CONFIG_KEY_1=core.excludesFile GIT_CONFIG_VALUE_1=/dev/null
-	export GIT_CONFIG_KEY_2=safe.directory GIT_CONFIG_VALUE_2='*'
+	# Files of the first two are found in places of their own, too; trees may be of another
+	# user's, and the configuration of a tree is its user's
+	export GIT_CONFIG_COUNT=0
+	for name in core.attributesFile=/dev/null core.excludesFile=/dev/null safe.directory='*' \
+		format.subjectPrefix=PATCH format.coverLetter=false format.signOff=false \
+		format.useAutoBase=false diff.noprefix=false diff.mnemonicPrefix=false \
+		diff.context=3 diff.interHunkContext=0 commit.gpgSign=false; do
+		export "GIT_CONFIG_KEY_$GIT_CONFIG_COUNT=${name%%=*}" \
+			"GIT_CONFIG_VALUE_$GIT_CONFIG_COUNT=${name#*=}"
+		GIT_CONFIG_COUNT=$((GIT_CONFIG_COUNT + 1))
+	done
 	# Whose name is on what the lab commits for itself
 	export GIT_AUTHOR_NAME=lab GIT_AUTHOR_EMAIL=lab@localhost
 	export GIT_COMMITTER_NAME=lab GIT_COMMITTER_EMAIL=lab@localhost
@@ -93,16 +100,25 @@ load_base()
 	# shellcheck source=/dev/null
 	. "$SERIES/base.conf"
 	[[ $JOBS =~ ^[1-9][0-9]*$ ]] || die "JOBS=$JOBS: not a number of processes"
-	[[ $FLAVOR =~ ^[a-z]+$ && -f $TOP/lab/config/$FLAVOR.config ]] ||
+	[[ $FLAVOR == debug || $FLAVOR == release ]] ||
 		die "unknown FLAVOR '$FLAVOR'; lab/config has debug and release"
 
 	CACHE=$(absolute "$CACHE")
 	BUILD=$(absolute "$BUILD")
+	apart
 	check_kernel_src
 	claim CACHE
 	claim BUILD
 	writable "$LOGS" ||
 		die "cannot write to $LOGS; set BUILD= to a folder that can be written"
+	: >> "$OUT/$MARK"
+}
+
+# One in the other would be the other's to remove.
+apart()
+{
+	[[ $CACHE/ != "$BUILD"/* && $BUILD/ != "$CACHE"/* ]] ||
+		die "CACHE=$CACHE and BUILD=$BUILD: give two folders, neither of them in the other"
 }
 
 # Is it a folder that the lab made?  One of its own names may be older than the mark.
@@ -128,7 +144,7 @@ claim()
 			echo 'Made by the lab, which removes what it put here: make clean, make distclean' >> "$mark" ||
 				die "cannot write $mark: disk full?"
 		fi
-		exec {fd}< "$mark" || continue
+		{ exec {fd}< "$mark"; } 2>/dev/null || continue
 		flock -s "$fd" || die "cannot lock $mark"
 		[[ ! $mark -ef /proc/self/fd/$fd ]] || return 0
 		exec {fd}<&-
@@ -213,9 +229,9 @@ lock()
 	local file=$1 fd
 
 	mkdir -p "$(dirname "$file")"
-	exec {fd}>> "$file" || die "cannot write $file"
+	{ exec {fd}>> "$file"; } 2>/dev/null || die "cannot write $file"
 	if ! flock -n "$fd"; then
-		say "another run is busy here (${file##*/}); waiting for it"
+		say "another command is at work in ${file%/*} (${file##*/}); waiting for it"
 		flock "$fd" || die "cannot lock $file"
 	fi
 }
@@ -239,8 +255,8 @@ cleanup()
 	fi
 }
 
-# Whoever was called by hand speaks for all that it has called, and for make, which would
-# add a line of its own about a failure.
+# The command that was called by hand reports for those it called, and for make, which
+# would add a line of its own about a failure.
 ended()
 {
 	if [[ $LAB_SPEAKER == "$$" ]]; then
@@ -254,6 +270,11 @@ ended()
 	exit "$2"
 }
 export LAB_SPEAKER=${LAB_SPEAKER:-$$}
+# What may be dropped is what that command asks about, and nothing of those it calls.
+[[ $LAB_SPEAKER == "$$" ]] || unset FORCE
+for switch in FORCE REFRESH RESUME BOOT FRESH; do
+	[[ ${!switch:-1} == 1 ]] || die "$switch=${!switch}: give 1, or nothing"
+done
 trap cleanup EXIT
 trap 'ended "interrupted; run the same command again to go on" 130' INT
 trap 'ended terminated 143' TERM HUP
@@ -307,7 +328,9 @@ STEPS='' HOW_FAR=''
 progress()
 {
 	local label=$1 log=$2 start=$SECONDS next=$((SECONDS + 15)) status=0
+	local steps=$STEPS how_far=${HOW_FAR:-log_lines}
 
+	STEPS='' HOW_FAR=''
 	shift 2
 	mkdir -p "$(dirname "$log")"
 	say "$label ..."
@@ -319,7 +342,7 @@ progress()
 		sleep 0.2
 		if ((SECONDS >= next)); then
 			next=$((SECONDS + 15))
-			say "$label: $((SECONDS - start)) s, $("${HOW_FAR:-log_lines}" "$log")"
+			say "$label: $((SECONDS - start)) s, $("$how_far" "$log")"
 		fi
 	done
 	wait "$running" || status=$?
@@ -337,7 +360,7 @@ log_lines()
 	local last
 
 	last=$(tail -n 1 "$1" 2>/dev/null | tr -d '\r' | tr -s ' \t' ' ' | cut -c 1-60)
-	echo "$(wc -l < "$1")${STEPS:+ of about $STEPS} lines of log${last:+; ${last# }}"
+	echo "$(wc -l < "$1")${steps:+ of about $steps} lines of log${last:+; ${last# }}"
 }
 
 # The first lines of a log that look like the reason.
@@ -368,21 +391,21 @@ kernel_make()
 }
 
 # Is there anything in a composed tree that compose.sh did not put there?  A changed file,
-# a new one even if git is told to ignore it, a commit on whatever branch, a stash.
+# a new one even if git is told to ignore it, a commit on whatever branch, a stash.  Sets
+# $edit to one of them.
 edited()
 {
 	local commit
 
+	edit='what it was composed to is not known'
 	commit=$(cat "$1/.git/lab/commit" 2>/dev/null) || return 0
-	[[ $(git -C "$1" rev-parse HEAD) != "$commit" ||
-	   -n $(git -C "$1" rev-list -n 1 --all --not "$commit") ]] || changed "$1"
-}
-
-# Is a file changed, or new, beside the objects of builds?
-changed()
-{
-	git -C "$1" status --porcelain --ignored --untracked-files=normal |
-		grep -v '^!! obj-[a-z]*/$' | grep . >/dev/null
+	edit=$(git -C "$1" status --porcelain --ignored | grep -vE '^!! obj-(debug|release)/$' |
+		sed -n '1s/^...//p') || :
+	[[ -z $edit ]] || return 0
+	edit='commits that are not written back'
+	[[ $(git -C "$1" rev-parse HEAD) == "$commit" ]] || return 0
+	edit=$(git -C "$1" for-each-ref --format='%(refname)' --no-merged "$commit" | head -n 1)
+	[[ -n $edit ]]
 }
 
 # What a tree was composed from, to know later what has been changed since, and where.
@@ -398,13 +421,13 @@ remember_given()
 
 sums()
 {
-	(cd "$1" && find . -type f -print0 | sort -z | xargs -0 -r sha256sum)
+	(cd "$1" && find . ! -type d -print0 | sort -z | xargs -0 -r sha256sum 2>/dev/null) || :
 }
 
 # Has nobody put anything into a folder for mail since the lab wrote it?
 untouched()
 {
-	[[ -n ${FORCE:-} ]] || sums "$1" | cmp -s - "${1%/*}/.sums-${1##*/}" ||
+	[[ -n ${FORCE:-} || $(sums "$1") == "$(cat "${1%/*}/.sums-${1##*/}" 2>/dev/null)" ]] ||
 		die "$1 is not as the lab wrote it; move what was changed away, FORCE=1 drops it"
 }
 
@@ -413,10 +436,13 @@ replace_folder()
 {
 	local new=$1 old=$2
 
-	[[ ! -d $old ]] || untouched "$old"
-	rm -rf "$old"
+	if [[ -d $old ]]; then
+		untouched "$old"
+		mv "$old" "$new.old"
+	fi
 	sums "$new" > "${old%/*}/.sums-${old##*/}"
 	mv "$new" "$old"
+	rm -rf "$new.old"
 }
 
 # adopt_objects FROM TO PLACE: give the tree TO, which will be moved to PLACE, the

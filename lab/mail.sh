@@ -240,7 +240,7 @@ write_cover()
 # in the patch.
 maintainers()
 {
-	(cd "$known" && PERL_HASH_SEED=0 ./scripts/get_maintainer.pl --nogit --nogit-fallback --nofixes --nokeywords \
+	(cd "$known" && HOME=$work PERL_HASH_SEED=0 ./scripts/get_maintainer.pl --nogit --nogit-fallback --nofixes --nokeywords \
 		--norolestats --roles "$1" 2> "$work/err") ||
 		die "get_maintainer.pl fails on ${1##*/}: $(head -n 1 "$work/err")"
 }

@@ -9,11 +9,12 @@
 
 set -u
 export LC_ALL=C
+unset CDPATH
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TIMEOUT=${SPIN_TIMEOUT:-300}
 
-JOBS=${SPIN_JOBS:-2}
+JOBS=${SPIN_JOBS:-${JOBS:-2}}
 
 passed=0
 failed=0

@@ -13,6 +13,7 @@
 
 . "$(dirname "$0")/lib.sh"
 read -ra only <<< "${ONLY:-}"
+unset ONLY
 
 passed=0 failed=0 skipped=0
 
@@ -95,7 +96,10 @@ add_up()
 		passed=$((passed + BASH_REMATCH[1]))
 		failed=$((failed + BASH_REMATCH[2]))
 		skipped=$((skipped + BASH_REMATCH[3]))
-		if ((status && BASH_REMATCH[2] == 0)); then
+		if [[ $sum == '0 passed, 0 failed, 0 skipped' ]]; then
+			echo "not ok - $name, $BASE: nothing was tested"
+			failed=$((failed + 1))
+		elif ((status && BASH_REMATCH[2] == 0)); then
 			echo "not ok - $name, $BASE: nothing failed, but it ended with status $status"
 			failed=$((failed + 1))
 		fi
@@ -215,6 +219,7 @@ for base in "${list[@]}"; do
 done
 load_base "${list[0]}"
 "$TOP/lab/deps.sh" test
+lock "$BUILD/.lock-test"
 export LAB_STEPS=$BUILD/steps
 : > "$LAB_STEPS"
 

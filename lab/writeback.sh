@@ -18,7 +18,14 @@ work=''
 
 [[ -f $TREE/.git/lab/base ]] || die "there is no $TREE; run make compose first"
 lock "$OUT/.lock-tree"
-! changed "$TREE" ||
+[[ ! -f $TREE/.git/lab/next && -d $TREE/.git/lab/given ]] ||
+	die "composing $TREE was interrupted; run make compose first"
+[[ ! -d $TREE/.git/rebase-merge && ! -d $TREE/.git/rebase-apply && ! -f $TREE/.git/CHERRY_PICK_HEAD ]] ||
+	die "a rebase is under way in $TREE; git rebase --continue or --abort first"
+[[ $(git -C "$TREE" symbolic-ref -q HEAD) == refs/heads/series ]] ||
+	git -C "$TREE" merge-base --is-ancestor series HEAD ||
+	die "$TREE is on another branch, and series has commits that this one has not; git -C $TREE checkout series"
+[[ -z $(git -C "$TREE" status --porcelain) ]] ||
 	die "$TREE has changes that are not committed; commit them first"
 git -C "$TREE" merge-base --is-ancestor base HEAD ||
 	die "the history of $TREE does not start at the base any more"
@@ -88,10 +95,8 @@ changes()
 
 	while read -r file; do
 		! same "$work/new/$file" "$TOP/$file" || continue
-		if [[ -d $given ]]; then
-			! same "$work/new/$file" "$given/$file" || continue
-			same "$TOP/$file" "$given/$file" || echo "$file" >> "$work/conflicts"
-		fi
+		! same "$work/new/$file" "$given/$file" || continue
+		same "$TOP/$file" "$given/$file" || echo "$file" >> "$work/conflicts"
 		echo "$file"
 	done < <({ (cd "$work/new" && find . -type f | sed 's,^\./,,'); cat "$work/gone"; } | sort -u)
 }
@@ -141,6 +146,8 @@ number=0
 mkdir "$work/patches"
 while read -r commit; do
 	subject=$(git -C "$TREE" log -1 --format=%s "$commit")
+	[[ -n $(git -C "$TREE" diff-tree -r --no-commit-id --name-only "$commit") ]] ||
+		die "$TREE has a commit that changes nothing, '$subject'; git rebase -i base, and drop it"
 	if name=$(message_named "$subject") || all_shared "$commit"; then
 		name=${name:-$(slug "$subject")}
 		write_shared "$commit" "$name"
@@ -150,7 +157,7 @@ while read -r commit; do
 		format --start-number "$number" -o "$work/patches" -1 "$commit" > "$work/name"
 		basename "$(cat "$work/name")"
 	fi
-done < <(git -C "$TREE" rev-list --reverse base..HEAD) > "$work/entries"
+done > "$work/entries" < <(git -C "$TREE" rev-list --reverse base..HEAD)
 
 # Comments stay before the patch that they stood before, or at the top.
 awk '
@@ -169,7 +176,7 @@ done
 for patch in "$SERIES"/*.patch; do
 	name=series/$BASE/${patch##*/}
 	[[ ! -f $patch || -f $work/new/$name ]] ||
-		[[ -d $given && ! -f $given/$name ]] || echo "$name" >> "$work/gone"
+		[[ ! -f $given/$name ]] || echo "$name" >> "$work/gone"
 done
 wanted "series/$BASE/order" < "$work/order"
 
@@ -189,7 +196,6 @@ for file in ${files[@]+"${files[@]}"}; do
 done
 
 # From now on the tree's are the ones to compare with.
-mkdir -p "$given"
 cp -r "$work/new/." "$given/"
 while read -r file; do
 	rm -f "$given/$file"

@@ -25,11 +25,31 @@ echo changed > "$tree/drivers/vfio/vfio.c"
 git -C "$tree" stash -q
 expect 'make clean keeps what was stashed' fail 'has edits' lab clean
 git -C "$tree" stash drop -q
+mkdir "$tree/obj-mine"
+echo thesis > "$tree/obj-mine/thesis"
+expect 'make clean keeps objects that are not its own' fail 'has edits .obj-mine' lab clean
+rm -r "$tree/obj-mine"
+echo changed > "$tree/drivers/vfio/vfio.c"
+expect 'FORCE is 1, or nothing' fail 'FORCE=0: give 1, or nothing' in_make clean FORCE=0
+expect 'FORCE=1 drops what the command asks about' 0 'patches; in a kernel tree' \
+	env FORCE=1 KERNEL_SRC="$kernel" "$project/lab/series.sh" 0.1
+expect 'and nothing else' 0 '^changed$' cat "$tree/drivers/vfio/vfio.c"
+git -C "$tree" checkout -q .
+git -C "$tree" checkout -q -b topic series~1
+expect 'nothing is written back from a branch that lacks commits' fail 'is on another branch' lab writeback 0.1
+git -C "$tree" checkout -q series
+git -C "$tree" branch -q -D topic
+GIT_SEQUENCE_EDITOR="sed -i 1s/pick/edit/" git -C "$tree" rebase -q -i base > /dev/null 2>&1
+expect 'nor in the middle of a rebase' fail 'a rebase is under way' lab writeback 0.1
+git -C "$tree" rebase --abort > /dev/null
+mv "$tree/.git/lab/given" "$tree/.git/lab/given.away"
+expect 'nor after a compose that was interrupted' fail 'was interrupted; run make compose' lab writeback 0.1
+mv "$tree/.git/lab/given.away" "$tree/.git/lab/given"
 
 cp -r "$kernel" "$work/other-kernel"
 echo four >> "$work/other-kernel/drivers/vfio/vfio.c"
 echo changed > "$tree/drivers/vfio/vfio.c"
-expect 'edits are not used with another source than theirs' fail 'has edits, and is of another source' \
+expect 'edits are not used with another source than theirs' fail 'has edits .*, and is of another source' \
 	env KERNEL_SRC="$work/other-kernel" "$project/lab/compose.sh" 0.1
 expect 'and they are there still' 0 '^changed$' cat "$tree/drivers/vfio/vfio.c"
 git -C "$tree" checkout -q .
@@ -62,6 +82,8 @@ cp "$work/packages" "$project/lab/packages"
 on_kernel compose 0.1 > /dev/null 2>&1
 
 # Somebody else's folders
+expect 'CACHE and BUILD are two folders' fail 'give two folders, neither of them in the other' \
+	fresh env CACHE="$work/one" BUILD="$work/one/build" "$project/lab/clean.sh" all
 mkdir "$work/mine"
 echo mine > "$work/mine/thesis"
 expect 'make distclean refuses a folder that the lab did not make' fail "$work/mine was not made by the lab" \
@@ -73,6 +95,13 @@ expect 'nor is it used' fail "$work/mine is not empty, and the lab did not make 
 expect 'a folder with a blank in its name is refused at once' fail 'does not work in a folder with a blank' \
 	env CACHE="$work/my cache" KERNEL_SRC="$kernel" "$project/lab/fetch.sh" 0.1
 on_kernel compose 0.1 > /dev/null 2>&1
+mkdir -p "$BUILD/qemu/logs" "$CACHE/src"
+git init -q "$CACHE/src/mine"
+echo mine | tee "$BUILD/qemu/logs/thesis" "$CACHE/src/mine/thesis" > /dev/null
+expect "make distclean looks into none but its own" 0 'cache/src stays, .*: mine$' lab clean all
+expect "so others' are left" 0 '^mine$' cat "$BUILD/qemu/logs/thesis" "$CACHE/src/mine/thesis"
+rm -r "$BUILD" "$CACHE"
+on_kernel compose 0.1 > /dev/null 2>&1
 echo mine | tee "$BUILD/thesis" "$BUILD/0.1/thesis" "$CACHE/thesis" > /dev/null
 on_kernel series 0.1 > /dev/null 2>&1
 echo mine > "$BUILD/0.1/series/0000-cover-letter.patch"
@@ -81,12 +110,12 @@ expect 'nor by make clean' fail 'series is not as the lab wrote it' lab clean
 rm "$BUILD/0.1/series/0000-cover-letter.patch"
 flock -s "$BUILD/.vfio-lab" sleep 3 &
 sleep 1
-expect 'make clean waits for who is at work' 0 'another run is busy' lab clean
+expect 'make clean waits for who is at work' 0 'another command is at work' lab clean
 wait
 on_kernel compose 0.1 > /dev/null 2>&1
 expect 'make clean leaves what the lab did not make' 0 '0.1 stays, .*: thesis$' lab clean
 expect 'in both folders' 0 '^mine$' cat "$BUILD/thesis" "$BUILD/0.1/thesis"
-expect 'and nothing else' 0 "^$BUILD $BUILD/.vfio-lab $BUILD/0.1 $BUILD/0.1/thesis $BUILD/thesis \$" \
+expect 'and nothing else' 0 "^$BUILD $BUILD/.vfio-lab $BUILD/0.1 $BUILD/0.1/.vfio-lab $BUILD/0.1/thesis $BUILD/thesis \$" \
 	bash -c "find '$BUILD' | sort | tr '\n' ' '"
 expect 'make distclean leaves it too' 0 'cache stays, .*: thesis$' lab clean all
 expect 'and again nothing else' 0 "^$CACHE $CACHE/.vfio-lab $CACHE/thesis \$" bash -c "find '$CACHE' | sort | tr '\n' ' '"
@@ -141,4 +170,6 @@ expect 'a cached source that was changed is restored' 0 'restoring' on_kernel fe
 expect 'and the change kept' 0 '^\+scribble$' \
 	bash -c "cd '$source' && git diff base \$(git for-each-ref --format='%(refname)' refs/lab)"
 expect 'also by make distclean' fail 'has edits' lab clean all
+git -C "$source" commit -q --allow-empty -m 'vfio: Try something'
+expect 'a commit in a cached source is no part of the base either' 0 'restoring' on_kernel fetch 0.1
 git -C "$source" for-each-ref --format='%(refname)' refs/lab | xargs -n 1 git -C "$source" update-ref -d

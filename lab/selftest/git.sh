@@ -102,5 +102,11 @@ written "$work/plain" GIT_DIR="$work/nowhere" GIT_WORK_TREE="$work/nowhere" GIT_
 	GIT_NAMESPACE=another GIT_CONFIG_PARAMETERS="'commit.gpgsign=true'" GIT_CONFIG_COUNT=1 \
 	GIT_CONFIG_KEY_0=core.hooksPath GIT_CONFIG_VALUE_0="$work/hostile/hooks" > "$work/environment.out" || :
 expect 'nor does the environment' 0 '^$' bash -c "diff '$work/plain.out' '$work/environment.out' && echo"
+git -C "$tree" config format.subjectPrefix RFC
+git -C "$tree" config diff.noprefix true
+expect 'nor does the configuration of the tree' 0 '^Subject: \[PATCH 1/' \
+	bash -c "KERNEL_SRC='$kernel' '$project/lab/series.sh' 0.1 2> /dev/null; cat '$BUILD'/0.1/series/0001*"
+git -C "$tree" config --unset format.subjectPrefix
+git -C "$tree" config --unset diff.noprefix
 expect 'a series of nobody says what is missing' 0 'who sends this\? run: git config --global user.name' \
 	on_kernel series 0.1

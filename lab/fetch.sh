@@ -164,16 +164,16 @@ finish()
 
 newest()
 {
-	find "$CACHE/src" -mindepth 1 -maxdepth 1 -type d -name "$BASE-debian-*" 2>/dev/null |
+	find "$CACHE/src" -mindepth 1 -maxdepth 1 -type d -name "$KERNEL-debian-*" 2>/dev/null |
 		sort -V | tail -n 1
 }
 
-lock "$CACHE/lock-src-$BASE"
+lock "$CACHE/lock-src-$KERNEL"
 mkdir -p "$CACHE/src"
 find "$CACHE" "$CACHE/src" -mindepth 1 -maxdepth 1 -name ".tmp.$BASE.*" -exec rm -rf {} +
 
 if [[ -n ${KERNEL_SRC:-} ]]; then
-	name=$BASE-src-$(source_key)
+	name=$KERNEL-src-$(source_key)
 	if [[ ! -d $CACHE/src/$name ]]; then
 		need_space "$CACHE" 3000 "a kernel tree"
 		scratch new "$CACHE/src"
@@ -190,7 +190,7 @@ else
 		version=$(dpkg-deb -f "$deb" Version)
 		dpkg --compare-versions "$version" ge "$MIN_VERSION" ||
 			die "the mirror has $DEBIAN_PACKAGE $version, this series needs $MIN_VERSION; its mirror is out of date"
-		name=$BASE-debian-$version
+		name=$KERNEL-debian-$version
 		if [[ ! -d $CACHE/src/$name ]]; then
 			scratch new "$CACHE/src"
 			progress "unpacking $DEBIAN_PACKAGE $version" "$LOGS/unpack.log" unpack_deb ||

@@ -75,11 +75,10 @@ plain_git()
 }
 ! command -v git >/dev/null || plain_git
 
-# The kernels that there is a series for, the oldest first.
+# The kernels that there is a series for, the oldest first, but no drafts.
 bases()
 {
-	(cd "$TOP/series" && find . -mindepth 2 -maxdepth 2 -name base.conf) |
-		sed 's,^\./,,; s,/base\.conf$,,' | sort -V
+	(cd "$TOP/series" && grep -L '^DRAFT=' -- */base.conf) | sed 's,/base\.conf$,,' | sort -V
 }
 
 # shellcheck disable=SC2034	# read by the commands
@@ -96,7 +95,7 @@ load_base()
 	KERNELS=$OUT
 	[[ $FLAVOR == debug ]] || KERNELS=$OUT/$FLAVOR
 	LOGS=$KERNELS/logs
-	DEBIAN_PACKAGE='' DEBIAN_SUITES='' MIN_VERSION='' EXTRA_CONFIG='' BUILD_LINES='' CHECK_X86_64='' CHECK_ARM64=''
+	KERNEL=$BASE DEBIAN_PACKAGE='' DEBIAN_SUITES='' MIN_VERSION='' EXTRA_CONFIG='' BUILD_LINES='' CHECK_X86_64='' CHECK_ARM64=''
 	# shellcheck source=/dev/null
 	. "$SERIES/base.conf"
 	[[ $JOBS =~ ^[1-9][0-9]*$ ]] || die "JOBS=$JOBS: not a number of processes"
@@ -181,8 +180,8 @@ check_kernel_src()
 		die "KERNEL_SRC=$KERNEL_SRC cannot be unpacked: it is damaged, or no tarball"
 	[[ -n $version ]] ||
 		die "KERNEL_SRC=$KERNEL_SRC: this is not the source of a Linux kernel; give its tree, or a tarball of it"
-	[[ $version == "$BASE".* ]] ||
-		die "KERNEL_SRC=$KERNEL_SRC is Linux $version, and the series is for $BASE; give BASE= that is nearest, and a kernel of it (this project has: $(bases | paste -s -d ' '))"
+	[[ $version == "$KERNEL".* ]] ||
+		die "KERNEL_SRC=$KERNEL_SRC is Linux $version, and the series is for $KERNEL; give BASE= that is nearest, and a kernel of it (this project has: $(bases | paste -s -d ' '))"
 	export LAB_KERNEL_SRC="$BASE $KERNEL_SRC"
 }
 

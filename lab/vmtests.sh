@@ -28,7 +28,7 @@ selected()
 {
 	local word
 
-	[[ " $1 " != *" @"* || " $1 " == *" @$BASE "* ]] || return 1
+	[[ " $1 " != *" @"* || " $1 " == *" @$KERNEL "* ]] || return 1
 	((${#only[@]})) || return 0
 	for word in "${only[@]}"; do
 		[[ " $1 " != *" $word "* ]] || return 0
@@ -39,7 +39,7 @@ selected()
 # Sum up one guest's KTAP, given the status that vmtest.sh ended with.
 sum()
 {
-	tr -d '\r' < "$1" | awk -v test="$2" -v status="$3" -v base="$BASE" \
+	tr -d '\r' < "$1" | awk -v test="$2" -v status="$3" -v base="$KERNEL" \
 		-v list="$expected" '
 		function result(word, text)
 		{

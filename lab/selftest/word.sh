@@ -27,9 +27,11 @@ expect 'make help has all targets' 0 '^$' bash -c "
 
 # Ctrl-C, at a terminal, while make waits for a script that waits for a script
 cat > "$work/ctrl-c.py" <<-'EOF'
-	import os, pty, sys, time
+	import os, pty, signal, sys, time
 	pid, fd = pty.fork()
 	if not pid:
+	    # What runs this in the background may have told it to ignore it
+	    signal.signal(signal.SIGINT, signal.SIG_DFL)
 	    os.execvp(sys.argv[1], sys.argv[1:])
 	out = b""
 	while b"unpacking" not in out and b"waiting" not in out:
@@ -50,7 +52,7 @@ if command -v python3 > /dev/null; then
 	flock "$busy"
 	interrupted()
 	{
-		fresh env KERNEL_SRC="$kernel" python3 "$work/ctrl-c.py" make -C "$project" run BASE=0.1
+		fresh env KERNEL_SRC="$kernel" timeout 120 python3 "$work/ctrl-c.py" make -C "$project" run BASE=0.1
 	}
 	expect 'Ctrl-C' 0 . bash -c "$(declare -f fresh interrupted); work='$work' kernel='$kernel' project='$project'; interrupted | tee '$work/ctrl-c.out'"
 	expect 'is one line' 0 '^lab: interrupted; run the same command again to go on 1$' \

@@ -21,6 +21,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <linux/kernel.h>
+
 #include "vfio_util.h"
 
 #define PCI_DEVICES	"/sys/bus/pci/devices"

@@ -78,7 +78,8 @@ plain_git()
 # The kernels that there is a series for, the oldest first, but no drafts.
 bases()
 {
-	(cd "$TOP/series" && grep -L '^DRAFT=' -- */base.conf) | sed 's,/base\.conf$,,' | sort -V
+	# Its status says whether there are drafts
+	(cd "$TOP/series" && { grep -L '^DRAFT=' -- */base.conf || :; }) | sed 's,/base\.conf$,,' | sort -V
 }
 
 # shellcheck disable=SC2034	# read by the commands

@@ -45,7 +45,7 @@ printf 'v3 9.9\n- Count elsewhere.\nv2\n- Count further.\n' > "$project/mail/cha
 git init -q "$project"
 mkdir "$work/home"
 export CACHE=$work/cache BUILD=$work/build HOME=$work/home
-unset KERNEL_SRC FORCE REFRESH ONLY LAB_KERNEL_SRC LAB_STEPS XDG_CACHE_HOME XDG_CONFIG_HOME
+unset KERNEL_SRC FORCE REFRESH ONLY LAB_KERNEL_SRC LAB_STEPS LAB_GIT LAB_NAME LAB_EMAIL XDG_CACHE_HOME XDG_CONFIG_HOME
 
 # fresh COMMAND...: as somebody calls it who has nothing to do with this test
 fresh()

@@ -56,7 +56,8 @@ usage()
 	  -m MIB      guest memory (default $memory)
 	  -t SECONDS  give up after this time (default $timeout)
 	  -d DEVICE   one more QEMU device, as for its -device option, behind a root
-	              port of its own unless DEVICE names a bus; may be repeated
+	              port of its own unless DEVICE names a bus or is an nvme-subsys,
+	              which is on none; may be repeated
 	  -o OBJECT   one more QEMU object, as for its -object option, for a device that
 	              needs one; may be repeated
 	  -n          none of the default devices
@@ -215,7 +216,7 @@ make_initramfs()
 port=0
 add_device()
 {
-	if [[ $1 =~ (^|,)bus= ]]; then
+	if [[ $1 =~ (^|,)bus=|^nvme-subsys, ]]; then
 		qemu_args+=(-device "$1")
 		return
 	fi

@@ -4,9 +4,9 @@
 # Usage: compose.sh BASE
 #
 # Make build/BASE/tree: the base with a commit a patch on the branch "series", ready
-# to be built and edited, and print its path.  Patches come from series/BASE/order;
-# a line "new NAME" stands for the patch that linux/commits/NAME.msg describes, made
-# of files under linux/.  A tree with edits that writeback.sh has not seen is left
+# to be built and edited, and print its path.  Patches come from series/BASE/order:
+# of that folder, or of another one as "../BASE/NAME.patch"; a line "new NAME" stands
+# for the patch that linux/commits/NAME.msg describes, made of files under linux/.  A tree with edits that writeback.sh has not seen is left
 # alone, unless FORCE=1.
 
 . "$(dirname "$0")/lib.sh"
@@ -125,6 +125,8 @@ inputs()
 		echo "$base"
 		find "series/$BASE" linux -type f -printf '%m %p\n' | sort
 		find "series/$BASE" linux -type f -print0 | sort -z | xargs -0 sha256sum
+		# One that is not there is reported by compose
+		others_patches | tr '\n' '\0' | xargs -0 -r sha256sum 2>/dev/null || :
 	} | sha256sum | cut -d ' ' -f 1
 }
 

@@ -4,10 +4,12 @@
 # Usage: writeback.sh BASE
 #
 # Write the commits of build/BASE/tree (base..series) back to where they came from:
-# a commit that only touches files that stand under linux/ and not in the base, or whose
-# subject is that of a linux/commits/NAME.msg, to linux/; every other one to series/BASE/,
-# numbered in order.  A commit that adds a file to the ones linux/ has is written to
-# linux/ if linux/commits has its subject.
+# a commit that does nothing but add files that stand under linux/, or whose subject is
+# that of a linux/commits/NAME.msg, to linux/; one with the subject of a patch that the
+# order takes from another folder to there; every other one to series/BASE/, numbered in
+# order.  A commit that adds a file to the ones linux/ has is written to linux/ if
+# linux/commits has its subject.  Orders of other folders follow when a patch that they
+# name gets another number.
 #
 # What the tree does not change stays as it is here.  What was changed both in the tree
 # and here, since the tree was composed, is named, and nothing is written.
@@ -64,7 +66,7 @@ all_shared()
 
 	while read -r file; do
 		[[ -f $TOP/linux/$file ]] || return 1
-		! git -C "$TREE" cat-file -e "base:$file" 2>/dev/null || return 1
+		! git -C "$TREE" cat-file -e "$1^:$file" 2>/dev/null || return 1
 	done < <(git -C "$TREE" diff-tree -r --no-commit-id --name-only "$1")
 }
 
@@ -124,6 +126,47 @@ write_shared()
 	wanted "$msg" < "$work/msg"
 }
 
+# What a patch says and does, wherever in its files
+essence()
+{
+	git -C "$TREE" mailinfo "$work/msg" "$work/diff" < "$1" | grep -v '^Date: ' &&
+		git stripspace < "$work/msg" && git patch-id --stable < "$work/diff" | cut -d ' ' -f 1
+}
+
+# The patch of another folder that a subject is of, by its path in the project
+others_named()
+{
+	local patch
+
+	while read -r patch; do
+		[[ $(git mailinfo /dev/null /dev/null < "$given/$patch" | sed -n 's/^Subject: //p') != "$1" ]] || {
+			echo "$patch"
+			return
+		}
+	done < "$work/others"
+	return 1
+}
+
+# It is written if the tree changes it, which its place in the files of this base does not.
+write_others()
+{
+	format -o "$work" -1 "$1" > "$work/name"
+	[[ $(essence "$(cat "$work/name")") == "$(essence "$given/$2")" ]] ||
+		wanted "$2" < "$(cat "$work/name")"
+}
+
+# follow OLD NEW: the numbers of patches, where other orders name them
+follow()
+{
+	local order
+
+	for order in "$TOP"/series/*/order; do
+		grep -qxF "../$BASE/$1" "$order" || continue
+		sed -i "s,^\.\./$BASE/${1//./\\.}\$,../$BASE/$2," "$order"
+		say "wrote ${order#"$TOP/"}"
+	done
+}
+
 cover()
 {
 	local files globs file glob found
@@ -144,11 +187,15 @@ cover()
 
 number=0
 mkdir "$work/patches"
+SERIES=$given/series/$BASE others_patches > "$work/others"
 while read -r commit; do
 	subject=$(git -C "$TREE" log -1 --format=%s "$commit")
 	[[ -n $(git -C "$TREE" diff-tree -r --no-commit-id --name-only "$commit") ]] ||
 		die "$TREE has a commit that changes nothing, '$subject'; git rebase -i base, and drop it"
-	if name=$(message_named "$subject") || all_shared "$commit"; then
+	if name=$(others_named "$subject"); then
+		write_others "$commit" "$name"
+		echo "..${name#series}"
+	elif name=$(message_named "$subject") || all_shared "$commit"; then
 		name=${name:-$(slug "$subject")}
 		write_shared "$commit" "$name"
 		echo "new $name"
@@ -194,6 +241,12 @@ for file in ${files[@]+"${files[@]}"}; do
 		say "removed $file"
 	fi
 done
+
+while read -r old; do
+	for patch in "$work/patches"/[0-9][0-9][0-9][0-9]-"${old#*-}"; do
+		[[ ! -f $patch ]] || follow "$old" "${patch##*/}"
+	done
+done < <(sed -n "s,^series/$BASE/,,p" "$work/gone")
 
 # From now on the tree's are the ones to compare with.
 cp -r "$work/new/." "$given/"

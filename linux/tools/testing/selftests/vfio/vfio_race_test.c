@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A device's release against everything else that may happen at the same moment.
- * However a race ends, no mapping of the device is left after its release, nothing
+ * However a race ends, nothing of the device is mapped after its release, nothing
  * hangs, and whatever was closed can be opened again at once.
  */
 #define _GNU_SOURCE
@@ -108,10 +108,10 @@ static void *crowd_map(void *arg)
 			__atomic_fetch_add(&c->mapped, 1, __ATOMIC_RELAXED);
 			if (c->keep)
 				continue;
-			/* Ours, or none because the device was released meanwhile */
+			/* Ours, whether the device was released meanwhile or not */
 			unmapped = dma_unmap(c->iommu, iova, STRIDE);
-			if (unmapped && unmapped != STRIDE &&
-			    !(unmapped == -EINVAL && c->may_end))
+			if (unmapped != STRIDE &&
+			    !((!unmapped || unmapped == -EINVAL) && c->may_end))
 				__atomic_fetch_add(&c->errors, 1, __ATOMIC_RELAXED);
 		} else if (ret == -EFAULT || ret == -EEXIST || (ret == -EINVAL && c->may_end)) {
 			__atomic_fetch_add(&c->refused, 1, __ATOMIC_RELAXED);
@@ -136,7 +136,7 @@ static void *crowd_unmap(void *arg)
 	pthread_barrier_wait(&c->start);
 	for (slot = 0; slot < c->slots; slot++) {
 		unmapped = dma_unmap(c->iommu, crowd_iova(c, t->nr, slot), STRIDE);
-		if (unmapped && unmapped != STRIDE)
+		if (unmapped != STRIDE)
 			__atomic_fetch_add(&c->errors, 1, __ATOMIC_RELAXED);
 	}
 
@@ -168,6 +168,19 @@ static void crowd_stop(struct crowd *c)
 		pthread_join(c->thread[--c->running], NULL);
 }
 
+/* How many of the places of a crowd are mapped */
+static int crowd_left(const struct crowd *c, const char *bdf)
+{
+	unsigned int slot;
+	int nr, left = 0;
+
+	for (nr = 0; nr < THREADS; nr++)
+		for (slot = 0; slot < c->slots; slot++)
+			left += iommu_lookup(bdf, crowd_iova(c, nr, slot), NULL) == 1;
+
+	return left;
+}
+
 static void crowd_judge(struct __test_metadata *_metadata, const struct crowd *c)
 {
 	printf("# %lu mapped, %lu refused\n", c->mapped, c->refused);
@@ -179,6 +192,7 @@ static void crowd_judge(struct __test_metadata *_metadata, const struct crowd *c
 RACE_TEST(map_racing_release_leaves_no_mapping)
 {
 	struct crowd c = { .slots = 32, .keep = true };
+	int64_t avail = self->ret ? 0 : dma_avail(self->p.iommu);
 	int round, left = 0;
 
 	if (self->ret)
@@ -197,9 +211,10 @@ RACE_TEST(map_racing_release_leaves_no_mapping)
 
 		/* The threads still try */
 		left += iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL) == 1;
-		left += dma_unmap(self->p.iommu, IOVA_BAR, THREADS * c.slots * STRIDE) != 0;
 		crowd_stop(&c);
-		left += dma_unmap(self->p.iommu, IOVA_BAR, THREADS * c.slots * STRIDE) != 0;
+		left += round % 8 ? 0 : crowd_left(&c, self->p.bdf_a);
+		ASSERT_LE(0, dma_unmap(self->p.iommu, IOVA_BAR, THREADS * c.slots * STRIDE));
+		left += dma_avail(self->p.iommu) != avail;
 		munmap(c.bar, STRIDE);
 	}
 	crowd_judge(_metadata, &c);
@@ -225,8 +240,9 @@ RACE_TEST(map_and_unmap_racing_release_leave_no_mapping)
 		nap(round);
 		lose_bar(c.bar, STRIDE);
 		dev_close(&self->p.b);
-		left += dma_unmap(self->p.iommu, IOVA_BAR, THREADS * c.slots * STRIDE) != 0;
+		left += iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL) == 1;
 		crowd_stop(&c);
+		left += dma_unmap(self->p.iommu, IOVA_BAR, THREADS * c.slots * STRIDE) != 0;
 		munmap(c.bar, STRIDE);
 	}
 	crowd_judge(_metadata, &c);
@@ -259,8 +275,8 @@ RACE_TEST(unmap_racing_release)
 		p2p_release(&self->p, c.bar, STRIDE);
 		left += iommu_lookup(self->p.bdf_a, crowd_iova(&c, THREADS - 1, c.slots - 1),
 				     NULL) == 1;
-		left += dma_avail(self->p.iommu) != avail;
 		crowd_stop(&c);
+		left += dma_avail(self->p.iommu) != avail;
 	}
 	EXPECT_EQ(0, left);
 	EXPECT_EQ(0, c.errors)
@@ -306,7 +322,7 @@ RACE_TEST(group_leaves_only_after_the_mappings_are_gone)
 		pthread_join(thread, &ret);
 		EXPECT_EQ(NULL, ret);
 		dev_close(&self->p.b);
-		EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, STRIDE));
+		EXPECT_EQ(STRIDE, dma_unmap(self->p.iommu, IOVA_BAR, STRIDE));
 	}
 }
 
@@ -359,7 +375,7 @@ RACE_TEST(groups_come_and_go_during_release)
 		nap(round);
 		p2p_release(&self->p, bar, SZ_1M);
 		EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
-		EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_1M));
+		EXPECT_EQ(SZ_1M, dma_unmap(self->p.iommu, IOVA_BAR, SZ_1M));
 	}
 	__atomic_store_n(&v.stop, true, __ATOMIC_RELAXED);
 	pthread_join(v.thread, NULL);
@@ -527,9 +543,9 @@ RACE_TEST(sigkill_in_the_middle_of_map_and_unmap)
 		kill(pid, SIGKILL);
 		ASSERT_EQ(pid, waitpid(pid, NULL, 0));
 		EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
+		EXPECT_LE(0, dma_unmap(self->p.iommu, IOVA_BAR, THREADS * c.slots * STRIDE));
 	}
 	EXPECT_EQ(0, p2p_open_peer(&self->p));
-	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, THREADS * c.slots * STRIDE));
 }
 
 /* A6: mappings are made while memory is disabled and enabled, and threads fault */
@@ -631,6 +647,7 @@ RACE_TEST(device_is_reopened_at_once)
 		ASSERT_NE(NULL, bar);
 		ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
 		p2p_release(&self->p, bar, SZ_64K);
+		ASSERT_EQ(SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 	}
 }
 
@@ -664,33 +681,6 @@ RACE_TEST(containers_are_reopened_at_once)
 	}
 }
 
-/*
- * D10: what the kernel keeps of a device of which nothing is mapped goes after about a
- * second.  Map again, or release the device, at about that moment.
- */
-RACE_TEST(map_and_release_racing_the_end_of_a_registration)
-{
-	int round;
-	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
-	for (round = 0; round < 12; round++) {
-		ASSERT_EQ(0, p2p_open_peer(&self->p));
-		bar = p2p_bar(&self->p, 0, SZ_64K);
-		ASSERT_NE(NULL, bar);
-		ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
-		ASSERT_EQ(SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
-		usleep(990000 + round * 3000);
-		if (round & 1)
-			ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
-		p2p_release(&self->p, bar, SZ_64K);
-		EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
-		EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
-	}
-}
-
 /* E7: printed, not judged: time has no limit in an emulator */
 RACE_TEST(release_of_thousands_of_mappings)
 {
@@ -718,8 +708,8 @@ RACE_TEST(release_of_thousands_of_mappings)
 		released = now_us();
 		printf("# %5u mappings: %6.1f us to map and %6.1f us to release one\n", n,
 		       (double)(mapped - start) / n, (double)(released - mapped) / n);
+		EXPECT_EQ(n * SZ_4K, dma_unmap(self->p.iommu, IOVA_BAR, 8000 * 2 * SZ_4K));
 		EXPECT_EQ(avail, dma_avail(self->p.iommu));
-		EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, 8000 * 2 * SZ_4K));
 	}
 }
 

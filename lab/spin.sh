@@ -220,24 +220,47 @@ breaks memory.pml "touching user memory under memory_lock deadlocks" \
 
 holds ranges.pml "ranges: suspended, resumed, released and unmapped as domains come and go"
 holds ranges.pml "ranges: of two devices, three of them" -DTWO -DNR=3
+holds ranges.pml "ranges: three of one device" -DNR=3
+holds ranges.pml "ranges: that are extended while they are suspended and resumed" -DEXTEND
+holds ranges.pml "ranges: of three pieces" -DNR=1 -DSZ=3
+holds ranges.pml "ranges: those that are unmapped may stay where they are in the list" \
+	-DNR=3 -DSTAYS_BEHIND
 holds ranges.pml "ranges: a section for each range in unmap does no harm" \
 	-DTWO -DUNMAP_IN_ORDER
 breaks ranges.pml "looking once whether the memory is away maps what is away" \
 	"$(gone away_mapped)" "" -DLOOK_ONCE
 breaks ranges.pml "unlinking in a later section leaves a mapping behind UNMAP_DMA" \
 	"$(gone unlinked_mapped)" "" -DUNLINK_LATER
-breaks ranges.pml "resume that trusts its range uses a freed one" \
+breaks ranges.pml "a loop that trusts its range uses a freed one" \
 	"$(gone range_gone)" "" -DTRUST_RANGE
+breaks ranges.pml "two loops that trust what was done map a piece twice" \
+	"$(gone mapped_twice)" "" -DTRUST_DONE
 breaks ranges.pml "a piece that failed in one domain stays in another" \
 	"$(gone uneven)" "" -DNO_UNROLL
+breaks ranges.pml "... and is not to be unmapped where it was not mapped" \
+	"$(gone uneven)" "" -DUNROLL_ALL -DSZ=3
 breaks ranges.pml "a range mapped by one call is half mapped when memory is short" \
 	"$(gone uneven)" "" -DONE_CALL
 breaks ranges.pml "unmapping what is not mapped takes a neighbour along" \
 	"$(gone uneven)" "" -DUNMAP_HOLES -DTWO
-breaks ranges.pml "a domain that suspend does not know yet keeps memory that is away" \
+breaks ranges.pml "an extended range that stays behind a complete one is not found" \
+	"$(gone unsorted)" "" -DEXTENDED_STAYS -DEXTEND
+breaks ranges.pml "... nor is a new one at the tail of the list" \
+	"$(gone unsorted)" "" -DNEW_BEHIND
+breaks ranges.pml "a domain that suspend passes over keeps memory that is away" \
 	"$(gone away_mapped)" "" -DJOIN_UNSEEN
-breaks ranges.pml "a domain that resume does not know yet lacks what is resumed" \
+breaks ranges.pml "a domain that resume passes over lacks what is resumed" \
 	"$(gone uneven)" "" -DJOIN_NO_RESUME
+breaks ranges.pml "a piece is not for a domain that has not come so far" \
+	"$(gone uneven)" "" -DJOIN_AHEAD
+breaks ranges.pml "a domain that joins begins with nothing, whatever one before had" \
+	"$(gone uneven)" "" -DJOIN_STALE
+breaks ranges.pml "listing a domain before it joins takes it for a complete one" \
+	"$(gone uneven)" "" -DJOIN_LATER
+breaks ranges.pml "a domain that is emptied and then taken off the list is filled again" \
+	"$(gone uneven)" "" -DFAIL_LATER
+breaks ranges.pml "a domain that fails before it comes to the ranges has some of them" \
+	"$(gone uneven)" "" -DFAIL_PLAIN
 breaks ranges.pml "freeing a domain before it is off the list (stock) is used by a callback" \
 	"$(gone domain_gone)" "" -DFREE_LISTED
 breaks ranges.pml "a resume that failed and is not tried again leaves a range suspended" \

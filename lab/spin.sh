@@ -272,6 +272,10 @@ holds chain.pml "chain: one container, reopened device, reset, unbind" -DNI=1
 holds chain.pml "chain: two containers and the device go while a reset walks" \
 	-DNI=2 -DROUNDS=1 -DONE_OPEN
 holds chain.pml "chain: a list under mem_lock does as well as SRCU" -DNI=1 -DLIST
+holds chain.pml "chain: a resume that fails is tried again by the next that finds no reason" \
+	-DNI=1 -DFAIL
+breaks chain.pml "... but not if only a change of the mask calls the chain" \
+	"$(gone left_suspended)" "" -DNI=1 -DFAIL -DRESUME_ONCE
 breaks chain.pml "callback that takes iommu->lock deadlocks" \
 	"$deadlock" "mem_lock iommu_lock[0]" -DCALLBACK_WAITS -DNI=1
 breaks chain.pml "unregistering with devmem_lock held deadlocks" \

@@ -12,7 +12,9 @@
  *			    Owner(1) opens at any time: a second opener, or
  *			    one that opens the device anew
  *   Reset		    the memory is away and comes back, by no ioctl of
- *			    an open file: walks the chain twice
+ *			    an open file: walks the chain twice.  With FAIL, a
+ *			    resume may fail, and somebody finds once more that
+ *			    there is no reason for it to be away
  *   Mapper(i)		    MAP_DMA, UNMAP_DMA in container i, ROUNDS times
  *   Close(i)		    the last group leaves container i
  *   Unbind		    the driver is unbound
@@ -49,6 +51,8 @@
  *			freed object
  *   DROP_DEAD		the callback frees the object that it kills: use of a
  *			freed object
+ *   RESUME_ONCE		the chain is called only if the mask was not 0: a
+ *			resume that failed (FAIL) is not tried again
  *   RECLAIM_LOCKED	memory is reclaimed with devmem_lock held, by way of a
  *			disk that waits for the recovery that suspends:
  *			deadlock
@@ -85,7 +89,14 @@ bool dev_freed;
 byte head;			/* of the present open, or NONE */
 byte heads = 1;			/* made so far */
 bool away;			/* the mask is not 0 */
+#ifdef FAIL
+byte failures = 1;		/* how often memory may be short */
+#endif
 bool recovering;		/* and a disk waits until it is suspended */
+
+#ifdef FAIL
+bool failed;
+#endif
 
 /* ---- heads ---- */
 byte head_refs[NG];
@@ -156,7 +167,14 @@ inline callback(k, event)
 		:: event == SUSPEND -> obj_away[k] = true; mapped[k] = false
 		:: event == RESUME ->
 			obj_away[k] = false;
+#ifdef FAIL
+			if
+			:: failures > 0 -> failures--; failed = true
+			:: mapped[k] = range[k] && !dead[k]
+			fi
+#else
 			mapped[k] = range[k] && !dead[k]
+#endif
 		fi;
 		devmem_lock[CONT(k)] = false;
 #ifdef CALLBACK_WAITS
@@ -299,6 +317,9 @@ out:	skip
 proctype Reset()
 {
 	byte k, g;
+#ifdef FAIL
+	bool was;
+#endif
 
 	atomic {
 		!device_lock -> device_lock = true;
@@ -332,8 +353,15 @@ proctype Reset()
 	fi;
 	atomic { mem_lock = false; g = 0; recovering = false }
 
+#ifdef FAIL
+again:
+#endif
 	atomic {
 		!mem_lock -> mem_lock = true;
+#ifdef FAIL
+		was = away;
+		failed = false;
+#endif
 		away = false;
 		g = head;
 		if
@@ -343,12 +371,22 @@ proctype Reset()
 	}
 	if
 	:: g != NONE ->
+#ifdef RESUME_ONCE
+		if
+		:: was -> call_chain(g, RESUME)
+		:: !was
+		fi;
+#else
 		call_chain(g, RESUME);
+#endif
 		atomic {
 			k = g;
 			do
 			:: k < NK ->
 				left_suspended = chain[k] && range[k] &&
+#ifdef FAIL
+						 !(failed && was) &&
+#endif
 						 !dead[k] && !mapped[k];
 				assert(!left_suspended);
 				k = k + NG
@@ -358,7 +396,18 @@ proctype Reset()
 		}
 	:: else
 	fi;
+#ifdef FAIL
+	atomic {
+		g = 0;
+		mem_lock = false;
+		if
+		:: was -> goto again
+		:: else
+		fi
+	}
+#else
 	atomic { mem_lock = false; g = 0 }
+#endif
 	atomic {
 		skip;
 out:		device_lock = false

@@ -303,34 +303,58 @@ breaks chain.pml "freeing an object in the callback frees what the container use
 breaks chain.pml "reclaiming memory with devmem_lock held deadlocks with a recovery" \
 	"$deadlock" "mem_lock devmem_lock[0] recovering" -DRECLAIM_LOCKED -DNI=1
 
-holds away.pml "away: commands, low power, resets of vfio and of sysfs, a mapper" \
-	-DCMD -DPM -DOWN -DSYSFS -DMAP
+holds away.pml "away: commands, D3hot, low power, resets of vfio and of sysfs, a mapper" \
+	-DCMD -DD3 -DPM -DOWN -DSYSFS -DMAP
 holds away.pml "away: the same with an error and its recovery" \
 	-DCMD -DPM -DOWN -DSYSFS -DMAP -DAER
-holds away.pml "away: hot reset of a device that others reset and one that closes" \
-	-DND=2 -DCMD -DOWN -DSYSFS -DHOT -DCLOSE
+holds away.pml "away: of devices that D3hot and resets leave without BARs" \
+	-DCMD -DD3 -DOWN -DSYSFS -DMAP -DSOFT -DFLAKY
+holds away.pml "away: of these, with an error and its recovery" \
+	-DCMD -DD3 -DOWN -DSYSFS -DAER -DSOFT -DFLAKY
+holds away.pml "away: hot reset of a device that others reset and one that is reopened" \
+	-DND=2 -DCMD -DD3 -DSYSFS -DHOT -DCLOSE -DREOPEN
 holds away.pml "away: two hot resets where no lock spans the devices" \
-	-DND=2 -DCMD -DSYSFS -DHOT -DCLOSE -DNO_DEV_SET
+	-DND=2 -DCMD -DSYSFS -DHOT -DCLOSE -DREOPEN -DNO_DEV_SET
+holds away.pml "away: saying nothing of memory that is not usable does no harm" \
+	-DND=2 -DCMD -DSYSFS -DHOT -DCLOSE -DREOPEN -DBACK_ONLY
+holds away.pml "away: a look that only ends an error is enough where BARs stay" \
+	-DCMD -DD3 -DPM -DOWN -DSYSFS -DAER -DLOOK_CLEARS
+breaks away.pml "... but not where D3hot, which a reset ends, takes them" \
+	"$(gone stray)" "" -DLOOK_CLEARS -DD3 -DSYSFS -DSOFT
+breaks away.pml "... nor where a reset does" \
+	"$(gone stray)" "" -DLOOK_CLEARS -DCMD -DSYSFS -DFLAKY
 breaks away.pml "reset_prepare that takes memory_lock deadlocks with vfio's own reset" \
 	"$deadlock" "writer[0] device_lock[0]" -DPREPARE_LOCKS -DOWN
 breaks away.pml "reset_prepare that takes memory_lock deadlocks with a config write" \
 	"$deadlock" "writer[0] block_cfg[0]" -DPREPARE_LOCKS -DCMD -DSYSFS
 breaks away.pml "hot resets that wait for memory_lock deadlock where no lock spans them" \
 	"$deadlock" "writer[0] writer[1]" -DHOT_WAITS -DND=2 -DHOT -DNO_DEV_SET
-breaks away.pml "one bit for all resets lets one end another's" \
+breaks away.pml "one bit for resets and disabled memory lets one end the other" \
 	"$(gone stray)" "" -DONE_BIT -DOWN -DSYSFS
+breaks away.pml "the end of a reset is not that of disabled memory" \
+	"$(gone stray)" "" -DDONE_ENABLES -DCMD -DSYSFS -DLOOK_CLEARS
+breaks away.pml "... nor of low power" \
+	"$(gone stray)" "" -DDONE_ENABLES -DPM -DSYSFS
 breaks away.pml "calling the chain without mem_lock maps what is away" \
 	"$(gone stray)" "" -DMASK_UNLOCKED -DOWN -DSYSFS
 breaks away.pml "suspending after the memory is disabled is too late" \
 	"$(gone stray)" "" -DSUSPEND_LATE -DCMD
 breaks away.pml "enabling memory in low power (stock's dma-bufs) maps what goes to sleep" \
 	"$(gone stray)" "" -DIGNORE_PM -DCMD -DPM
+breaks away.pml "enabling memory in D3hot maps what is not there" \
+	"$(gone stray)" "" -DIGNORE_D3 -DCMD -DD3
 breaks away.pml "mapping because memory is enabled maps what is being reset" \
 	"$(gone stray)" "" -DASK_ONLY -DSYSFS -DMAP
 breaks away.pml "a failed write that resumes nothing (stock) leaves it suspended" \
 	"$(gone left_suspended)" "" -DFAIL_SILENT -DCMD
 breaks away.pml "low power exit that resumes nothing leaves it suspended" \
-	"$(gone left_suspended)" "" -DPM_SILENT -DPM
+	"$(gone left_suspended)" "" -DPM_SILENT -DPM -DMAP
+breaks away.pml "an open that does not look leaves what was said of a closed device" \
+	"$(gone left_suspended)" "" -DOPEN_SILENT -DND=2 -DHOT -DCLOSE -DREOPEN
+breaks away.pml "a resume that failed is to be tried again if there is no other reason" \
+	"$(gone left_suspended)" "" -DRESUME_ONCE -DCMD
+breaks away.pml "a release that empties the mask maps what is being reset" \
+	"$(gone stray)" "" -DRELEASE_ALL -DSYSFS -DCLOSE -DREOPEN
 breaks away.pml "an error that ends with any restoring of BARs maps what is reset next" \
 	"$(gone stray)" "" -DLOST_RESTORED -DCMD -DAER
 breaks away.pml "looking at BARs before mem_lock overlooks the error in between" \
@@ -339,6 +363,8 @@ breaks away.pml "reading BARs with mem_lock held, as users do, deadlocks with a 
 	"$deadlock" "block_cfg[0] mem_lock[0]" -DBARS_USER -DCMD -DSYSFS
 breaks away.pml "an error that ends with a write only is not over when recovery is" \
 	"$(gone left_suspended)" "" -DLOST_NO_RESUME -DCMD -DAER
+breaks away.pml "a reset that ends without a look leaves what was seen during it" \
+	"$(gone left_suspended)" "" -DDONE_BLIND -DOWN -DSYSFS
 breaks away.pml "hot reset reads the config space of a device that is not open" \
 	"$(gone config_gone)" "" -DCONFIG_CLOSED -DND=2 -DHOT -DCLOSE
 breaks away.pml "... or, with no lock that spans the devices, of one that closes" \

@@ -12,6 +12,7 @@
  *
  *   CMD	command register: disables and enables memory; the write may
  *		fail; enabling finds BARs that were wiped, and restores them
+ *   D3		the user puts the device into D3hot and back
  *   PM		low power entry and exit, and the sleep between
  *   OWN	VFIO_DEVICE_RESET, or an FLR through config space
  *   SYSFS	a reset through sysfs
@@ -20,7 +21,19 @@
  *   AER	an error that freezes device 0, and its recovery by a reset of
  *		the link, which wipes the BARs
  *   MAP	maps and unmaps device 0 for the peer
- *   CLOSE	closes the last device
+ *   CLOSE	closes the last device; with REOPEN, it is opened again
+ *
+ * All resets but that of the link go through the PCI core, which calls
+ * reset_prepare and reset_done.  It takes a device out of D3hot before, whoever
+ * has put it there.
+ *
+ * Devices may be worse:
+ *
+ *   SOFT	they forget their BARs and the command register in D3hot.  Who
+ *		takes them out by way of vfio restores that, the PCI core does
+ *		not.
+ *   FLAKY	a reset may leave them without BARs, as config space was not
+ *		there to be saved
  *
  * At each moment at which the memory goes, no peer may have it mapped; in the
  * end, if memory and mapping are there, the peer has it.
@@ -31,19 +44,27 @@
  *		     (OWN), and with a write of config space (CMD, SYSFS)
  *   HOT_WAITS	     hot reset waits for each memory_lock: deadlock, where there
  *		     is no dev_set->lock
- *   ONE_BIT	     vfio's own resets and those of the PCI core share a bit:
- *		     mapped while the memory goes
+ *   ONE_BIT	     disabled memory and resets share a bit: mapped while the
+ *		     memory goes
+ *   DONE_ENABLES    reset_done ends DISABLED as well: the same
  *   MASK_UNLOCKED   the chain is called after mem_lock was dropped: mapped
  *		     while the memory goes
  *   SUSPEND_LATE    memory is disabled and then suspended: mapped while the
  *		     memory goes
  *   IGNORE_PM	     who enables memory does not look at low power: mapped
  *		     while the memory goes
+ *   IGNORE_D3	     ... or at D3hot: the same
  *   ASK_ONLY	     map believes that enabled memory is there: mapped while
  *		     the memory goes
  *   FAIL_SILENT     a failed write of the command register does not go
  *		     through the helper: left suspended
  *   PM_SILENT	     low power exit does not: left suspended
+ *   OPEN_SILENT     open does not, after it went through the helper while it
+ *		     was closed: left suspended
+ *   RESUME_ONCE     the chain is called only if the memory was away: a resume
+ *		     that failed is not tried again, and it is left suspended
+ *   RELEASE_ALL     release empties the mask, though others reset the device:
+ *		     mapped while the memory goes
  *   LOST_RESTORED   LOST ends whenever BARs are restored: mapped while the
  *		     memory goes
  *   LOST_EARLY	     ... whether they are in order is seen before mem_lock is
@@ -52,10 +73,20 @@
  *		     with mem_lock held: deadlock with a reset
  *   LOST_NO_RESUME  LOST ends when BARs are in order at a write only, not at
  *		     the end of the recovery: left suspended
+ *   DONE_BLIND	     reset_done does not look: left suspended, if somebody did
+ *		     during the reset
+ *   LOOK_CLEARS     who looks at BARs that are wrong does not say LOST: mapped
+ *		     though the memory is not there (SOFT, or FLAKY)
  *   CONFIG_CLOSED   the helper looks at config space of a device that is not
  *		     open: use of what is freed
  *   FREE_UNLOCKED   without dev_set->lock, config space is freed without
  *		     memory_lock: the same
+ *
+ * Those that have no flaw:
+ *
+ *   LOOK_CLEARS     where neither SOFT nor FLAKY
+ *   BACK_ONLY	     the helper says nothing if the memory is not usable, as who
+ *		     took it away has
  */
 
 #ifndef ND
@@ -63,14 +94,12 @@
 #endif
 
 #define DISABLED 1
-#define LOWPOWER 2
 #ifdef ONE_BIT
-#define OURS	 8
+#define RESET	 1
 #else
-#define OURS	 4
+#define RESET	 2
 #endif
-#define RESET	 8
-#define LOST	 16
+#define LOST	 4
 
 /* ---- locks ---- */
 bool writer[ND];		/* memory_lock */
@@ -83,14 +112,16 @@ bool mem_lock[ND];
 #endif
 
 /* ---- the device ---- */
-bool on[ND];			/* the command register, D0..D2 */
+bool on[ND];			/* the command register */
+bool d3[ND];			/* current_state is D3hot */
 bool in_reset[ND];
 bool asleep[ND];
-bool wiped[ND];			/* its BARs */
+bool wiped[ND];			/* its BARs; SOFT: or the command register */
 byte in_use[ND];		/* runtime pm's count, without ours */
 
 /* ---- the driver ---- */
-bool open[ND];
+bool head[ND];			/* from the begin of open to that of close */
+bool open[ND];			/* config space is there */
 bool engaged[ND];		/* low power */
 bool frozen[ND];		/* pdev->error_state */
 byte mask[ND];
@@ -106,7 +137,10 @@ bool stray;
 bool left_suspended;
 bool config_gone;
 
-#define there(d)  (on[d] && !in_reset[d] && !asleep[d] && !wiped[d])
+#define there(d)  (on[d] && !d3[d] && !in_reset[d] && !asleep[d] && !wiped[d])
+/* what config space tells; d3 hides nothing */
+#define right(d)  (on[d] && !in_reset[d] && !asleep[d] && !wiped[d] && \
+		   !frozen[d])
 
 inline write_lock(d)
 {
@@ -119,8 +153,9 @@ inline goes(d)		{ stray = peer[d]; assert(!stray) }
 
 inline resume(d)
 {
+	tried = true;
 	if
-	:: range[d] && open[d] && !peer[d] ->
+	:: range[d] && head[d] && !peer[d] ->
 		if
 		:: true ->
 			stray = !there(d);
@@ -134,59 +169,102 @@ inline resume(d)
 }
 
 /*
- * mem_lock: reasons come and go, and the chain hears of it.  Only there can be
- * seen whether BARs are in order: not in the way of error_detected().
+ * mem_lock: reasons come, and the chain hears of it.
  */
-#if defined(LOST_EARLY) || defined(LOST_RESTORED)
-#define gone_for(d, go)	(go)
-#else
-#define gone_for(d, go)	((frozen[d] || wiped[d]) && ((go) & LOST) ->	\
-			 (go) - LOST : (go))
-#endif
-
-inline reasons(d, come, go)
+inline mem_away(d, come)
 {
-#if defined(BARS_USER)
-	atomic { !mem_lock[d] -> mem_lock[d] = true }
-	if
-	:: atomic { (go) & LOST -> !block_cfg[d] }
-	:: !((go) & LOST)
-	fi;
+#ifdef BARS_USER
+	atomic { !mem_lock[d] };
 #endif
 #ifdef MASK_UNLOCKED
+	atomic { was = mask[d]; mask[d] = mask[d] | (come) }
+	atomic {
+		if
+		:: was == 0 -> peer[d] = false
+		:: else
+		fi;
+		was = 0
+	}
+#else
+	atomic {
+		if
+		:: mask[d] == 0 -> peer[d] = false
+		:: else
+		fi;
+		mask[d] = mask[d] | (come)
+	}
+#endif
+}
+
+/*
+ * mem_lock: reasons go, and the chain hears of it.  Only there can be seen
+ * whether BARs are in order: not in the way of error_detected().
+ */
+inline look(d, looks)
+{
+#if defined(LOST_EARLY) || defined(LOST_RESTORED)
+	skip
+#else
+	if
+	:: (looks) && right(d) -> mask[d] = mask[d] & (7 - LOST)
+#ifndef LOOK_CLEARS
+	:: (looks) && !right(d) ->
+		if
+		:: mask[d] == 0 -> peer[d] = false
+		:: else
+		fi;
+		mask[d] = mask[d] | LOST
+#endif
+	:: else
+	fi
+#endif
+}
+
+inline mem_back(d, go, looks)
+{
+#ifdef BARS_USER
+	atomic { !mem_lock[d] -> mem_lock[d] = true }
+	if
+	:: atomic { looks -> !block_cfg[d] }
+	:: !(looks)
+	fi;
+#endif
 	atomic {
 		was = mask[d];
-		mask[d] = (mask[d] | come) & (31 - gone_for(d, go));
+		mask[d] = mask[d] & (7 - (go));
+		look(d, looks);
+#ifdef MASK_UNLOCKED
 		is = mask[d]
 	}
 	atomic {
 		if
-		:: was == 0 && is != 0 -> peer[d] = false
-		:: was != 0 && is == 0 -> resume(d)
+		:: is == 0 -> resume(d)
 		:: else
 		fi;
-		was = 0;
-		is = 0
-	}
+		is = 0;
 #else
-	atomic {
-		was = mask[d];
-		mask[d] = (mask[d] | come) & (31 - gone_for(d, go));
 		if
-		:: was == 0 && mask[d] != 0 -> peer[d] = false
-		:: was != 0 && mask[d] == 0 -> resume(d)
+#ifdef RESUME_ONCE
+		:: mask[d] == 0 && was != 0 -> resume(d)
+#else
+		:: mask[d] == 0 -> resume(d)
+#endif
 		:: else
 		fi;
+		left_suspended = mask[d] == 0 && range[d] && head[d] &&
+				 !peer[d] && !tried;
+		assert(!left_suspended);
+#endif
+		tried = false;
 		was = 0
 #ifdef BARS_USER
 		; mem_lock[d] = false
 #endif
 	}
-#endif
 }
 
-/* memory_lock is held for write, and is dropped now: what remains away? */
-inline end_write(d, go)
+/* memory_lock is held for write, and is dropped now: is the memory usable? */
+inline end_write(d)
 {
 #ifndef CONFIG_CLOSED
 	atomic { was = open[d] };
@@ -194,28 +272,34 @@ inline end_write(d, go)
 	atomic { was = true };
 #endif
 	atomic {
-		bits = go;
+		usable = false;
 		if
 		:: !was
 		:: was ->
 			config_gone = !open[d];
 			assert(!config_gone);
-			bits = bits | (on[d] -> DISABLED : 0);
-#ifdef IGNORE_PM
-			bits = bits | LOWPOWER;
-#else
-			bits = bits | (!engaged[d] -> LOWPOWER : 0);
+			usable = on[d];
+#ifndef IGNORE_D3
+			usable = usable && !d3[d];
+#endif
+#ifndef IGNORE_PM
+			usable = usable && !engaged[d];
 #endif
 #ifdef LOST_EARLY
-			bits = bits | (!frozen[d] && !wiped[d] -> LOST : 0)
-#elif !defined(LOST_RESTORED)
-			bits = bits | LOST
+			bits = (right(d) -> LOST : 0)
 #endif
 		fi;
 		was = 0
 	}
-	reasons(d, 0, bits);
-	atomic { bits = 0; write_unlock(d) }
+	if
+	:: usable -> mem_back(d, DISABLED | bits, true)
+#ifdef BACK_ONLY
+	:: !usable
+#else
+	:: !usable -> mem_away(d, DISABLED)
+#endif
+	fi;
+	atomic { usable = false; bits = 0; write_unlock(d) }
 }
 
 /* err_handler->reset_prepare() and reset_done(), by the PCI core */
@@ -224,29 +308,63 @@ inline reset_prepare(d)
 #ifdef PREPARE_LOCKS
 	write_lock(d);
 #endif
-	reasons(d, RESET, 0);
+	mem_away(d, RESET);
 #ifdef PREPARE_LOCKS
 	write_unlock(d)
 #endif
 }
-inline reset_done(d)	{ reasons(d, 0, RESET) }
+inline reset_done(d)
+{
+#ifdef DONE_ENABLES
+	mem_back(d, RESET | DISABLED, true)
+#elif defined(DONE_BLIND)
+	mem_back(d, RESET, false)
+#else
+	mem_back(d, RESET, true)
+#endif
+}
+
+/* vfio takes it out of D3hot, and restores what it has saved */
+inline to_d0(d)		{ atomic { d3[d] = false } }
+
+/* The PCI core resets what it has locked */
+inline core_to_d0(d)
+{
+	atomic {
+#ifdef SOFT
+		wiped[d] = wiped[d] || d3[d];
+#endif
+		d3[d] = false
+	}
+}
+inline reset_ends(d)
+{
+	in_reset[d] = false;
+#ifdef FLAKY
+	if
+	:: true
+	:: failures > 0 -> failures--; wiped[d] = true
+	fi
+#endif
+}
 
 #ifdef CMD
 proctype Command(byte d)
 {
 	byte was, is, bits;
+	bool usable, tried;
 
 	/* ---- disable; whoever accesses config space wakes the device ---- */
 	atomic { in_use[d]++; asleep[d] = false }
 	write_lock(d);
 #ifndef SUSPEND_LATE
-	reasons(d, DISABLED, 0);
+	mem_away(d, DISABLED);
 #endif
 	atomic { !block_cfg[d] }
 	if
 	:: atomic { goes(d); on[d] = false };
 #ifdef SUSPEND_LATE
-		reasons(d, DISABLED, 0)
+		mem_away(d, DISABLED)
 #endif
 	:: true ->				/* the write fails */
 #ifdef FAIL_SILENT
@@ -254,7 +372,7 @@ proctype Command(byte d)
 		goto written
 #endif
 	fi;
-	end_write(d, 0);
+	end_write(d);
 written:
 	atomic { in_use[d]-- }
 
@@ -280,14 +398,35 @@ written:
 			fi
 		}
 #ifdef LOST_RESTORED
-		reasons(d, 0, LOST)
+		mem_back(d, LOST, false)
 #endif
 	:: !wiped[d]
 	fi;
 	atomic { !block_cfg[d] -> on[d] = true }
-	end_write(d, 0);
+	end_write(d);
 	atomic { in_use[d]-- }
 out:	skip
+}
+#endif
+
+#ifdef D3
+proctype D3hot(byte d)
+{
+	byte was, is, bits;
+	bool usable, tried;
+
+	atomic { in_use[d]++; asleep[d] = false }
+	write_lock(d);
+	mem_away(d, DISABLED);
+	atomic { goes(d); d3[d] = true }
+	end_write(d);
+	atomic { in_use[d]-- }
+
+	atomic { in_use[d]++; asleep[d] = false }
+	write_lock(d);
+	to_d0(d);
+	end_write(d);
+	atomic { in_use[d]-- }
 }
 #endif
 
@@ -295,9 +434,10 @@ out:	skip
 proctype Low_power(byte d)
 {
 	byte was, is, bits;
+	bool usable, tried;
 
 	write_lock(d);
-	reasons(d, LOWPOWER, 0);
+	mem_away(d, DISABLED);
 	atomic { engaged[d] = true; write_unlock(d) }
 	/* ---- the way back: an ioctl, or the device wakes up by itself ---- */
 	atomic { in_use[d]++; asleep[d] = false }
@@ -306,7 +446,7 @@ proctype Low_power(byte d)
 #ifdef PM_SILENT
 	write_unlock(d);
 #else
-	end_write(d, 0);
+	end_write(d);
 #endif
 	atomic { in_use[d]-- }
 }
@@ -327,10 +467,11 @@ end:	do
 proctype Own_reset(byte d)
 {
 	byte was, is, bits;
+	bool usable, tried;
 
 	atomic { in_use[d]++; asleep[d] = false }
 	write_lock(d);
-	reasons(d, OURS, 0);
+	to_d0(d);
 	if
 	:: atomic {
 		!device_lock[d] && !block_cfg[d] ->
@@ -338,13 +479,14 @@ proctype Own_reset(byte d)
 		block_cfg[d] = true
 	   }
 	   reset_prepare(d);
+	   core_to_d0(d);
 	   atomic { goes(d); in_reset[d] = true }
-	   atomic { in_reset[d] = false }
+	   atomic { reset_ends(d) }
 	   reset_done(d);
 	   atomic { block_cfg[d] = false; device_lock[d] = false }
 	:: atomic { device_lock[d] || block_cfg[d] -> skip }	/* EAGAIN */
 	fi;
-	end_write(d, OURS);
+	end_write(d);
 	atomic { in_use[d]-- }
 }
 #endif
@@ -352,14 +494,16 @@ proctype Own_reset(byte d)
 #ifdef SYSFS
 proctype Sysfs_reset(byte d)
 {
-	byte was, is;
+	byte was, is, bits;
+	bool usable, tried;
 
 	atomic { in_use[d]++; asleep[d] = false }
 	atomic { !device_lock[d] -> device_lock[d] = true }
 	atomic { !block_cfg[d] -> block_cfg[d] = true }
 	reset_prepare(d);
+	core_to_d0(d);
 	atomic { goes(d); in_reset[d] = true }
-	atomic { in_reset[d] = false }
+	atomic { reset_ends(d) }
 	reset_done(d);
 	atomic { block_cfg[d] = false; device_lock[d] = false; in_use[d]-- }
 }
@@ -370,6 +514,7 @@ proctype Sysfs_reset(byte d)
 proctype Hot_reset(byte first)
 {
 	byte was, is, bits, got, d;
+	bool usable, tried;
 
 #ifndef NO_DEV_SET
 	atomic { !dev_set_lock -> dev_set_lock = true }
@@ -387,10 +532,13 @@ proctype Hot_reset(byte first)
 		:: atomic { writer[d] || readers[d] > 0 -> break }
 		fi;
 #endif
-		reasons(d, OURS, 0);
 		got++
 	:: got == ND -> break
 	od;
+	if
+	:: got == ND -> to_d0(0); to_d0(1)
+	:: got < ND
+	fi;
 	if
 	:: atomic {
 		got == ND && !device_lock[0] && !device_lock[1] &&
@@ -401,15 +549,18 @@ proctype Hot_reset(byte first)
 		block_cfg[1] = true
 	   }
 	   reset_prepare(0);
+	   core_to_d0(0);
 	   reset_prepare(1);
+	   core_to_d0(1);
 	   atomic {
 		goes(0);
 		goes(1);
 		in_reset[0] = true;
 		in_reset[1] = true
 	   }
-	   atomic { in_reset[0] = false; in_reset[1] = false }
+	   atomic { reset_ends(0) }
 	   reset_done(0);
+	   atomic { reset_ends(1) }
 	   reset_done(1);
 	   atomic {
 		block_cfg[0] = false;
@@ -424,7 +575,7 @@ proctype Hot_reset(byte first)
 	fi;
 	do
 	:: atomic { got > 0 -> got--; d = (first + got) % ND }
-		end_write(d, OURS)
+		end_write(d)
 	:: atomic { got == 0 -> break }
 	od;
 #ifndef NO_DEV_SET
@@ -437,13 +588,14 @@ proctype Hot_reset(byte first)
 proctype Recovery()
 {
 	byte was, is, bits;
+	bool usable, tried;
 
 	/* error_detected() */
 	atomic {
 		!device_lock[0] -> device_lock[0] = true;
 		frozen[0] = true
 	}
-	reasons(0, LOST, 0);
+	mem_away(0, LOST);
 	atomic { device_lock[0] = false }
 	/* the link is reset, and nothing of the device is saved or restored */
 	atomic { !device_lock[0] -> device_lock[0] = true }
@@ -461,10 +613,10 @@ proctype Recovery()
 	}
 #if !defined(LOST_NO_RESUME) && !defined(LOST_RESTORED)
 #ifdef LOST_EARLY
-	atomic { bits = (!wiped[0] -> LOST : 0) }
-	reasons(0, 0, bits);
+	atomic { bits = (right(0) -> LOST : 0) }
+	mem_back(0, bits, false);
 #else
-	reasons(0, 0, LOST);
+	mem_back(0, 0, true);
 #endif
 #endif
 	atomic { device_lock[0] = false; bits = 0 }
@@ -485,12 +637,12 @@ proctype Mapper()
 	   }
 	   atomic { !writer[0] -> readers[0]++ }
 	   atomic {
-		was = on[0] && !engaged[0] && open[0];
+		was = on[0] && !d3[0] && !engaged[0] && open[0];
 		readers[0]--
 	   }
 	   atomic {
 		if
-		:: was && open[0] ->
+		:: was && head[0] ->
 			range[0] = true;
 			if
 #ifdef ASK_ONLY
@@ -516,23 +668,71 @@ proctype Mapper()
 #ifdef CLOSE
 proctype Close(byte d)
 {
-#ifdef NO_DEV_SET
-	atomic { peer[d] = false; range[d] = false }	/* the chain is called */
-#ifndef FREE_UNLOCKED
+	byte was, is, bits;
+	bool usable, tried;
+
+#ifndef NO_DEV_SET
+	atomic { !dev_set_lock -> dev_set_lock = true }
+#endif
+	atomic {
+		/* the chain is called */
+		peer[d] = false;
+		range[d] = false;
+		head[d] = false;
+#ifdef RELEASE_ALL
+		mask[d] = 0;
+#else
+		mask[d] = mask[d] & (RESET | LOST);
+#endif
+		in_use[d]++;
+		asleep[d] = false
+	}
+	write_lock(d);
+	atomic { engaged[d] = false };
+	end_write(d);
+#if !defined(NO_DEV_SET) || !defined(FREE_UNLOCKED)
 	write_lock(d);
 #endif
 	atomic { open[d] = false };			/* config space is freed */
-#ifndef FREE_UNLOCKED
-	write_unlock(d)
+#if !defined(NO_DEV_SET) || !defined(FREE_UNLOCKED)
+	write_unlock(d);
 #endif
-#else
-	atomic {
-		!dev_set_lock -> dev_set_lock = true;
-		peer[d] = false;
-		open[d] = false
-	}
+	atomic { goes(d); on[d] = false; d3[d] = false }
+#ifndef NO_DEV_SET
 	atomic { dev_set_lock = false }
 #endif
+#ifdef REOPEN
+#ifndef NO_DEV_SET
+	atomic { !dev_set_lock -> dev_set_lock = true }
+#endif
+	atomic { head[d] = true }
+	atomic { on[d] = true; open[d] = true }
+#ifndef OPEN_SILENT
+	write_lock(d);
+	end_write(d);
+#endif
+#ifndef NO_DEV_SET
+	atomic { dev_set_lock = false }
+#endif
+	/* and mapped, if the driver lets */
+	atomic { !writer[d] -> usable = on[d] && !d3[d] }
+	atomic {
+		if
+		:: usable ->
+			range[d] = true;
+			if
+			:: mask[d] == 0 ->
+				stray = !there(d);
+				assert(!stray);
+				peer[d] = true
+			:: else
+			fi
+		:: else
+		fi;
+		usable = false
+	}
+#endif
+	atomic { in_use[d]-- }
 }
 #endif
 
@@ -544,6 +744,7 @@ init {
 		:: d < ND ->
 			on[d] = true;
 			open[d] = true;
+			head[d] = true;
 			range[d] = true;
 			peer[d] = true;
 			d++
@@ -555,6 +756,9 @@ init {
 #endif
 #ifdef CMD
 		run Command(0);
+#endif
+#ifdef D3
+		run D3hot(0);
 #endif
 #ifdef PM
 		run Low_power(0);
@@ -586,7 +790,7 @@ init {
 		_nr_pr == 1 + procs ->
 		do
 		:: d < ND ->
-			left_suspended = there(d) && range[d] && open[d] &&
+			left_suspended = there(d) && range[d] && head[d] &&
 					 !peer[d] && !owed[d];
 			assert(!left_suspended);
 			d++

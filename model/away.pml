@@ -32,8 +32,8 @@
  *   SOFT	they forget their BARs and the command register in D3hot.  Who
  *		takes them out by way of vfio restores that, the PCI core does
  *		not.
- *   FLAKY	a reset may leave them without BARs, as config space was not
- *		there to be saved
+ *   FLAKY	a reset may leave them without BARs or memory decode, as config
+ *		space was not there to be saved, or is not when it is over
  *
  * At each moment at which the memory goes, no peer may have it mapped; in the
  * end, if memory and mapping are there, the peer has it.

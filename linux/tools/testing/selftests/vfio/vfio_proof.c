@@ -103,6 +103,12 @@ static const char *mapped(int ret)
 	return ret == 1 ? "mapped" : ret == 0 ? "gone" : "n/a (page tables not shown)";
 }
 
+/* Whatever is left of the mapping itself */
+static const char *dropped(int ret)
+{
+	return ret == 1 ? "stays" : ret == 0 ? "dropped" : "n/a (page tables not shown)";
+}
+
 /* The hole itself, all along one device's life */
 static void measure_release(void)
 {
@@ -267,7 +273,7 @@ static void two_devices(const char *name, bool first)
 
 	munmap(first ? area : area + SZ_64K, SZ_64K);
 	dev_close(first ? &p.b : &c);
-	fact(name, "%s", dma_unmap(p.iommu, IOVA_BAR, 2 * SZ_64K) ? "stays" : "dropped");
+	fact(name, "%s", dropped(iommu_lookup(p.bdf_a, IOVA_BAR + (first ? 0 : SZ_64K), NULL)));
 }
 
 static void measure_two_devices_first(void)
@@ -303,7 +309,7 @@ static void measure_two_containers(void)
 		return;
 	}
 	p2p_release(&p, bar, SZ_64K);
-	fact(name, "%s", dma_unmap(p.iommu, IOVA_BAR, SZ_64K) ? "stays" : "dropped");
+	fact(name, "%s", dropped(iommu_lookup(p.bdf_a, IOVA_BAR, NULL)));
 }
 
 /*

@@ -361,7 +361,7 @@ TEST_F_TIMEOUT(reset, stays_suspended_if_disabled, TIMEOUT)
 	expect_mapped();
 }
 
-/* D3, P2: the mapping is the user's, whatever there is behind it */
+/* D3: the mapping is the user's, whatever there is behind it */
 TEST_F_TIMEOUT(suspend, unmap_while_suspended, TIMEOUT)
 {
 	int64_t avail = self->avail;
@@ -384,7 +384,7 @@ TEST_F_TIMEOUT(suspend, unmap_while_suspended, TIMEOUT)
 	EXPECT_TRUE(is_gone(&self->p, IOVA_BAR));
 }
 
-/* D3, P2: and after the release */
+/* D3: and after the release */
 TEST_F_TIMEOUT(suspend, unmap_after_the_release, TIMEOUT)
 {
 	int64_t avail = self->avail;
@@ -402,7 +402,7 @@ TEST_F_TIMEOUT(suspend, unmap_after_the_release, TIMEOUT)
 	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->p.scratch, SZ_4K, DMA_RW));
 }
 
-/* D3, P3: released while it is suspended, it does not come back when it is enabled */
+/* D3: released while it is suspended, it does not come back when it is enabled */
 TEST_F_TIMEOUT(suspend, reopening_brings_nothing_back, TIMEOUT)
 {
 	if (self->missing)

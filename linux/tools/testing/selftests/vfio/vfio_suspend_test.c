@@ -31,6 +31,30 @@
 /* A register of the e1000e that holds 32 bits and does nothing (RDBAH) */
 #define NIC_REG		0x2804
 
+/* Open B, enable its memory and map it for A */
+static void *map_b(struct __test_metadata *_metadata, struct p2p *p)
+{
+	void *bar;
+
+	/* Not p2p_open_window(): the BAR of an e1000e is smaller */
+	ASSERT_EQ(0, dev_open(&p->b, p->bdf_b, p->iommu));
+	p->window = pci_sysfs_map(p->bdf_b, p->bar, MAP_SIZE);
+	ASSERT_NE(NULL, p->window);
+	vfio_pci_cmd_set(p->b, PCI_COMMAND_MEMORY);
+	bar = p2p_bar(p, 0, MAP_SIZE);
+	ASSERT_NE(NULL, bar);
+	ASSERT_EQ(0, dma_map(p->iommu, IOVA_BAR, bar, MAP_SIZE, DMA_RW));
+
+	return bar;
+}
+
+static void close_both(struct p2p *p)
+{
+	munmap(p->window, MAP_SIZE);
+	p->window = NULL;
+	p2p_close(p);
+}
+
 /*
  * B is a device with memory, or an e1000e, which has a power management capability and
  * a function level reset
@@ -61,23 +85,14 @@ FIXTURE_SETUP(suspend)
 
 	self->avail = dma_avail(self->p.iommu);
 	self->offset = variant->nic ? NIC_REG : 0;
-	/* Not p2p_open_window(): the BAR of an e1000e is smaller */
-	ASSERT_EQ(0, dev_open(&self->p.b, self->p.bdf_b, self->p.iommu));
-	self->p.window = pci_sysfs_map(self->p.bdf_b, self->p.bar, MAP_SIZE);
-	ASSERT_NE(NULL, self->p.window);
-	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
-	self->bar = p2p_bar(&self->p, 0, MAP_SIZE);
-	ASSERT_NE(NULL, self->bar);
-	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->bar, MAP_SIZE, DMA_RW));
+	self->bar = map_b(_metadata, &self->p);
 }
 
 FIXTURE_TEARDOWN(suspend)
 {
 	if (self->missing)
 		return;
-	munmap(self->p.window, MAP_SIZE);
-	self->p.window = NULL;
-	p2p_close(&self->p);
+	close_both(&self->p);
 }
 
 static bool is_mapped(struct p2p *p, uint64_t iova)
@@ -301,22 +316,14 @@ FIXTURE_SETUP(reset)
 		return;
 
 	self->offset = variant->nic ? NIC_REG : 0;
-	ASSERT_EQ(0, dev_open(&self->p.b, self->p.bdf_b, self->p.iommu));
-	self->p.window = pci_sysfs_map(self->p.bdf_b, self->p.bar, MAP_SIZE);
-	ASSERT_NE(NULL, self->p.window);
-	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
-	self->bar = p2p_bar(&self->p, 0, MAP_SIZE);
-	ASSERT_NE(NULL, self->bar);
-	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->bar, MAP_SIZE, DMA_RW));
+	self->bar = map_b(_metadata, &self->p);
 }
 
 FIXTURE_TEARDOWN(reset)
 {
 	if (self->missing)
 		return;
-	munmap(self->p.window, MAP_SIZE);
-	self->p.window = NULL;
-	p2p_close(&self->p);
+	close_both(&self->p);
 }
 
 /* G1: not mapped in the reset, mapped after it */

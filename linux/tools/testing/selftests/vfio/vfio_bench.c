@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Measures what device memory costs: to map it for DMA and to unmap it, to take it
- * away from DMA when its device is closed and from the CPU when its memory is
- * disabled, and to fault it in.  The module iommu_floor, if it was copied beside
- * this program, tells what the IOMMU alone costs.
+ * away from DMA when its device is closed, to take it away and give it back when its
+ * memory is disabled and enabled, and to fault it in.  The module iommu_floor, if it
+ * was copied beside this program, tells what the IOMMU alone costs.
  *
  * A line a figure: a name, a tab, a value.  The name is "benchmark.case.x", the
  * value is in ticks of the CPU's counter unless the benchmark says something else.
@@ -23,6 +23,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <linux/pci_regs.h>
+#include <linux/vfio.h>
+#ifdef VFIO_DEVICE_FEATURE_DMA_BUF
+#include <linux/iommufd.h>
+#endif
 
 #include "vfio_util.h"
 #include "iommu_floor/iommu_floor.h"
@@ -30,6 +34,7 @@
 #define IOVA_BASE	(64ULL * SZ_1G)
 
 #define ENOUGH		400000000ULL	/* ticks, after which nothing is repeated */
+#define TOO_MUCH	1000000000ULL	/* and after which nothing larger is measured */
 #define REPEAT		7
 
 static const struct pci_want want_display = { .kind = { { 0x12341111, 0 } } };
@@ -92,12 +97,17 @@ struct setup {
 	uint64_t size;
 };
 
-static void open_a(struct setup *s, const struct pci_want *want_b)
+static void find_both(struct setup *s, const struct pci_want *want_b)
 {
 	need(pci_find(&want_edu, 0, s->bdf_a) >= 0);
 	s->bar = pci_find(want_b, 0, s->bdf_b);
 	need(s->bar >= 0);
 	need(!pci_bar(s->bdf_b, s->bar, &s->phys, &s->size));
+}
+
+static void open_a(struct setup *s, const struct pci_want *want_b)
+{
+	find_both(s, want_b);
 	s->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	need(!dev_open(&s->a, s->bdf_a, s->iommu));
 }
@@ -108,8 +118,8 @@ static void open_b(struct setup *s)
 	vfio_pci_cmd_set(s->b, PCI_COMMAND_MEMORY);
 }
 
-/* The device with the largest memory that there is */
-static void open_large(struct setup *s)
+/* The largest memory of a device that there is */
+static struct pci_want want_large(void)
 {
 	struct pci_want want = want_mem;
 	char bdf[BDF_LEN];
@@ -117,6 +127,13 @@ static void open_large(struct setup *s)
 	for (want.min_size = 1ULL << 40; want.min_size > SZ_1M; want.min_size /= 2)
 		if (pci_find(&want, 0, bdf) >= 0)
 			break;
+	return want;
+}
+
+static void open_large(struct setup *s)
+{
+	struct pci_want want = want_large();
+
 	open_a(s, &want);
 	open_b(s);
 }
@@ -170,14 +187,11 @@ static void *map_bar(struct setup *s, struct area *area, size_t size, size_t shi
 	return bar;
 }
 
-/* The range mapped and unmapped by nothing but the IOMMU's driver */
-static void measure_floor(struct setup *s, uint64_t iova, uint64_t phys, uint64_t size,
-			  struct least *map, struct least *unmap)
+/* Ranges that are mapped and unmapped by nothing but the IOMMU's driver */
+static void measure_floors(struct setup *s, struct iommu_floor floor, struct least *map,
+			   struct least *unmap)
 {
 	unsigned int domain, bus, dev, fn;
-	struct iommu_floor floor = {
-		.iova = iova, .phys = phys, .size = size,
-	};
 	int fields;
 
 	if (floor_fd < 0)
@@ -193,6 +207,16 @@ static void measure_floor(struct setup *s, uint64_t iova, uint64_t phys, uint64_
 		least_add(map, floor.map);
 		least_add(unmap, floor.unmap);
 	} while (!least_done(map) || !least_done(unmap));
+}
+
+static void measure_floor(struct setup *s, uint64_t iova, uint64_t phys, uint64_t size,
+			  struct least *map, struct least *unmap)
+{
+	struct iommu_floor floor = {
+		.iova = iova, .phys = phys, .size = size, .span = size, .count = 1,
+	};
+
+	measure_floors(s, floor, map, unmap);
 }
 
 static void print_floor(const char *kind, uint64_t x, struct least *map, struct least *unmap)
@@ -253,10 +277,111 @@ static void bench_map(void)
 			figure("unmap", kinds[i].name, size, unmap.value);
 			figure("page_tables_kb", kinds[i].name, size, tables);
 			print_floor(kinds[i].name, size, &floor_map, &floor_unmap);
+			if (map.value > TOO_MUCH || unmap.value > TOO_MUCH)
+				break;
 		}
 	}
 	close_both(&s);
 }
+
+#ifdef VFIO_DEVICE_FEATURE_DMA_BUF
+static int export_bar(struct setup *s, uint64_t size)
+{
+	struct {
+		struct vfio_device_feature feature;
+		struct vfio_device_feature_dma_buf dma_buf;
+		struct vfio_region_dma_range range;
+	} arg = {
+		.feature.argsz = sizeof(arg),
+		.feature.flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF,
+		.dma_buf.region_index = s->bar,
+		.dma_buf.open_flags = O_RDWR | O_CLOEXEC,
+		.dma_buf.nr_ranges = 1,
+		.range.length = size,
+	};
+
+	return ioctl(s->b->fd, VFIO_DEVICE_FEATURE, &arg);
+}
+
+/* The same BAR as a dma-buf, mapped by iommufd */
+static void bench_dmabuf(void)
+{
+	static const struct {
+		const char *name;
+		size_t iova;
+	} kinds[] = {
+		{ "aligned", 0 }, { "iova", SZ_4K },
+	};
+	struct pci_want want = want_large();
+	const char *missing;
+	struct setup s;
+	uint64_t size;
+	size_t i;
+
+	find_both(&s, &want);
+	need(!dev_prepare(s.bdf_a) && !dev_prepare(s.bdf_b));
+	missing = mode_is_missing(MODE_IOMMUFD, s.bdf_b);
+	if (missing) {
+		fprintf(stderr, "dmabuf: %s\n", missing);
+		return;
+	}
+	s.iommu = iommu_init(MODE_IOMMUFD);
+	s.a = vfio_pci_device_init(s.bdf_a, s.iommu);
+	/* libvfio would map its BARs, and cannot if they are very large */
+	s.b = dev_alloc(s.bdf_b, s.iommu);
+	vfio_pci_cdev_open(s.b, s.bdf_b);
+	need(!__vfio_device_bind_iommufd(s.b->fd, s.iommu->iommufd, NULL));
+	need(!region_info(s.b->fd, VFIO_PCI_CONFIG_REGION_INDEX, &s.b->config_space));
+	vfio_pci_cmd_set(s.b, PCI_COMMAND_MEMORY);
+	for (i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
+		for (size = SZ_1M; size <= s.size; size *= 4) {
+			struct iommu_ioas_map_file map_file = {
+				.size = sizeof(map_file),
+				.flags = IOMMU_IOAS_MAP_FIXED_IOVA |
+					 IOMMU_IOAS_MAP_READABLE |
+					 IOMMU_IOAS_MAP_WRITEABLE,
+				.ioas_id = s.iommu->ioas_id,
+				.length = size,
+				.iova = IOVA_BASE + kinds[i].iova,
+			};
+			struct iommu_ioas_unmap ioas_unmap;
+			struct least map = {}, unmap = {};
+			uint64_t start;
+
+			map_file.fd = export_bar(&s, size);
+			if (map_file.fd < 0)
+				break;
+			do {
+				start = ticks();
+				need(!ioctl(s.iommu->iommufd, IOMMU_IOAS_MAP_FILE, &map_file));
+				least_add(&map, ticks() - start);
+				/* It comes back with what was unmapped */
+				ioas_unmap = (struct iommu_ioas_unmap){
+					.size = sizeof(ioas_unmap),
+					.ioas_id = s.iommu->ioas_id,
+					.iova = map_file.iova,
+					.length = size,
+				};
+				start = ticks();
+				need(!ioctl(s.iommu->iommufd, IOMMU_IOAS_UNMAP, &ioas_unmap));
+				least_add(&unmap, ticks() - start);
+			} while (!least_done(&map) || !least_done(&unmap));
+			close(map_file.fd);
+			figure("dmabuf_map", kinds[i].name, size, map.value);
+			figure("dmabuf_unmap", kinds[i].name, size, unmap.value);
+			if (map.value > TOO_MUCH || unmap.value > TOO_MUCH)
+				break;
+		}
+	}
+	dev_close(&s.b);
+	vfio_pci_device_cleanup(s.a);
+	iommu_cleanup(s.iommu);
+}
+#else
+static void bench_dmabuf(void)
+{
+}
+#endif
 
 /* One page, where nothing counts but what a call costs */
 static void bench_page(void)
@@ -471,6 +596,59 @@ static void bench_release(void)
 	}
 }
 
+static uint64_t write_memory_enable(struct vfio_pci_device *dev, bool on)
+{
+	u16 cmd = vfio_pci_config_readw(dev, PCI_COMMAND) & ~PCI_COMMAND_MEMORY;
+	uint64_t start = ticks();
+
+	vfio_pci_config_writew(dev, PCI_COMMAND, cmd | (on ? PCI_COMMAND_MEMORY : 0));
+	return ticks() - start;
+}
+
+/*
+ * Many mappings of a device whose memory is disabled and enabled again.  The floor is
+ * that of a release as well
+ */
+static void bench_suspend(void)
+{
+	static const unsigned int counts[] = { 0, 1, 10, 100, 1000, 15000, 60000 };
+	struct least suspend, resume, map, unmap;
+	struct area area;
+	struct setup s;
+	void *bar;
+	size_t i;
+
+	open_display(&s);
+	for (i = 0; i < sizeof(counts) / sizeof(*counts); i++) {
+		struct iommu_floor floor = {
+			.iova = IOVA_BASE, .phys = s.phys, .size = SZ_4K,
+			.step = 2 * SZ_4K, .span = SZ_1M, .count = counts[i],
+		};
+
+		memset(&suspend, 0, sizeof(suspend));
+		memset(&resume, 0, sizeof(resume));
+		memset(&map, 0, sizeof(map));
+		memset(&unmap, 0, sizeof(unmap));
+		if (counts[i])
+			measure_floors(&s, floor, &map, &unmap);
+		print_floor("ranges", counts[i], &map, &unmap);
+
+		bar = map_bar(&s, &area, SZ_1M, 0, 0);
+		map_many(&s, IOVA_BASE, bar, SZ_1M, counts[i]);
+		area_put(&area);
+		do {
+			least_add(&suspend, write_memory_enable(s.b, false));
+			least_add(&resume, write_memory_enable(s.b, true));
+		} while (!least_done(&suspend) || !least_done(&resume));
+		figure("suspend", "ranges", counts[i], suspend.value);
+		figure("resume", "ranges", counts[i], resume.value);
+		if (counts[i])
+			need(dma_unmap(s.iommu, IOVA_BASE, counts[i] * 2 * SZ_4K) ==
+			     counts[i] * SZ_4K);
+	}
+	close_both(&s);
+}
+
 /* A device with 100 mappings is closed; the container has others, of RAM */
 static void bench_others(void)
 {
@@ -521,15 +699,6 @@ static void child_maps(struct setup *s, unsigned int vmas, int ready, int go)
 	_exit(0);
 }
 
-static uint64_t disable_memory(struct vfio_pci_device *dev)
-{
-	u16 cmd = vfio_pci_config_readw(dev, PCI_COMMAND);
-	uint64_t start = ticks();
-
-	vfio_pci_config_writew(dev, PCI_COMMAND, cmd & ~PCI_COMMAND_MEMORY);
-	return ticks() - start;
-}
-
 static uint64_t measure_disable(struct setup *s, unsigned int vmas)
 {
 	unsigned int i, children = vmas < PROCESSES ? vmas : PROCESSES;
@@ -549,7 +718,7 @@ static uint64_t measure_disable(struct setup *s, unsigned int vmas)
 	}
 	for (i = 0; i < children; i++)
 		need(read(ready[0], &c, 1) == 1);
-	value = disable_memory(s->b);
+	value = write_memory_enable(s->b, false);
 	vfio_pci_cmd_set(s->b, PCI_COMMAND_MEMORY);
 	close(go[1]);
 	for (i = 0; i < children; i++)
@@ -844,15 +1013,86 @@ static void bench_memory(void)
 	close_both(&s);
 }
 
+/*
+ * How often the IOMMU's driver is asked to flush, as the function tracer tells
+ */
+#define SYNC_FUNCTION	"intel_iommu_tlb_sync"
+
+static void syncs_start(void)
+{
+	char pid[16];
+	int fd;
+
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	need(!write_text(trace_path("set_ftrace_pid"), pid));
+	need(!write_text(trace_path("current_tracer"), "function"));
+	fd = open(trace_path("trace"), O_WRONLY | O_TRUNC | O_CLOEXEC);
+	need(fd >= 0);
+	close(fd);
+	need(!write_text(trace_path("tracing_on"), "1"));
+}
+
+static uint64_t syncs_stop(void)
+{
+	uint64_t count = 0;
+	char line[1024];
+	FILE *f;
+
+	need(!write_text(trace_path("tracing_on"), "0"));
+	f = fopen(trace_path("trace"), "re");
+	need(f);
+	while (fgets(line, sizeof(line), f))
+		if (line[0] != '#' && strstr(line, SYNC_FUNCTION))
+			count++;
+	fclose(f);
+	need(!write_text(trace_path("current_tracer"), "nop"));
+
+	return count;
+}
+
+static void bench_syncs(void)
+{
+	static const unsigned int counts[] = { 0, 1, 1000 };
+	struct area area;
+	struct setup s;
+	void *bar;
+	size_t i;
+
+	/* It is another function with another IOMMU, and may be missing */
+	if (!tracing_dir() || write_text(trace_path("set_ftrace_filter"), SYNC_FUNCTION))
+		return;
+
+	for (i = 0; i < sizeof(counts) / sizeof(*counts); i++) {
+		open_display(&s);
+		bar = map_bar(&s, &area, SZ_1M, 0, 0);
+		map_many(&s, IOVA_BASE, bar, SZ_1M, counts[i]);
+		area_put(&area);
+
+		syncs_start();
+		write_memory_enable(s.b, false);
+		figure("syncs", "suspend", counts[i], syncs_stop());
+		syncs_start();
+		write_memory_enable(s.b, true);
+		figure("syncs", "resume", counts[i], syncs_stop());
+		syncs_start();
+		dev_close_fd(s.b);
+		figure("syncs", "release", counts[i], syncs_stop());
+		close_both(&s);
+	}
+}
+
 static const struct {
 	const char *name;
 	void (*run)(void);
 } benches[] = {
 	{ "map", bench_map },
+	{ "dmabuf", bench_dmabuf },
 	{ "page", bench_page },
 	{ "ram", bench_ram },
 	{ "vmas", bench_vmas },
 	{ "release", bench_release },
+	{ "suspend", bench_suspend },
+	{ "syncs", bench_syncs },
 	{ "others", bench_others },
 	{ "disable", bench_disable },
 	{ "fault", bench_fault },

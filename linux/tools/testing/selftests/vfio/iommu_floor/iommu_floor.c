@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The time that a bare iommu_map() takes, and the iommu_unmap() after it: what
- * mapping memory for DMA cannot cost less than.  The domain is the one that the
+ * The time that bare calls of iommu_map() take, and those of iommu_unmap_fast() after
+ * them with one iommu_iotlb_sync(): what mapping memory for DMA cannot cost less than.
+ * For one range that is iommu_map() and iommu_unmap().  The domain is the one that the
  * given device is attached to, so that the page tables, the page sizes and the
  * flushes are those of whoever attached it.  It must have nothing mapped there.
  *
@@ -17,44 +18,67 @@
 #include "iommu_floor.h"
 
 static int iommu_floor_map(struct iommu_domain *domain,
-			   const struct iommu_floor *floor)
+			   const struct iommu_floor *floor, unsigned long i)
 {
+	u64 phys = floor->phys + i * floor->size % floor->span;
+	u64 iova = floor->iova + i * floor->step;
 	int prot = IOMMU_READ | IOMMU_WRITE;
 
 #ifdef IOMMU_MAP_TAKES_GFP
-	return iommu_map(domain, floor->iova, floor->phys, floor->size, prot,
-			 GFP_KERNEL);
+	return iommu_map(domain, iova, phys, floor->size, prot, GFP_KERNEL);
 #else
-	return iommu_map(domain, floor->iova, floor->phys, floor->size, prot);
+	return iommu_map(domain, iova, phys, floor->size, prot);
 #endif
+}
+
+/* Returns how many ranges of @count were unmapped whole */
+static unsigned long iommu_floor_unmap(struct iommu_domain *domain,
+				       const struct iommu_floor *floor,
+				       unsigned long count)
+{
+	struct iommu_iotlb_gather gather;
+	unsigned long i, done = 0;
+
+	iommu_iotlb_gather_init(&gather);
+	for (i = 0; i < count; i++)
+		if (iommu_unmap_fast(domain, floor->iova + i * floor->step,
+				     floor->size, &gather) == floor->size)
+			done++;
+	iommu_iotlb_sync(domain, &gather);
+
+	return done;
 }
 
 static int iommu_floor_measure(struct device *dev, struct iommu_floor *floor)
 {
 	struct iommu_domain *domain = iommu_get_domain_for_dev(dev);
-	cycles_t start, mapped, end;
-	size_t size;
-	int ret;
+	cycles_t start, end;
+	unsigned long i;
+	int ret = 0;
 
 	if (!domain)
 		return -ENODEV;
-	if (!floor->size || iommu_iova_to_phys(domain, floor->iova))
+	if (!floor->size || !floor->span || !floor->count ||
+	    iommu_iova_to_phys(domain, floor->iova))
 		return -EINVAL;
 
 	start = get_cycles();
-	ret = iommu_floor_map(domain, floor);
-	mapped = get_cycles();
-	if (ret)
+	for (i = 0; i < floor->count && !ret; i++)
+		ret = iommu_floor_map(domain, floor, i);
+	end = get_cycles();
+	if (ret) {
+		iommu_floor_unmap(domain, floor, i - 1);
 		return ret;
+	}
 
 	cond_resched();
-	floor->map = mapped - start;
+	floor->map = end - start;
 	start = get_cycles();
-	size = iommu_unmap(domain, floor->iova, floor->size);
+	i = iommu_floor_unmap(domain, floor, floor->count);
 	end = get_cycles();
 	floor->unmap = end - start;
 
-	return size == floor->size ? 0 : -EIO;
+	return i == floor->count ? 0 : -EIO;
 }
 
 static long iommu_floor_ioctl(struct file *file, unsigned int cmd,

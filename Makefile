@@ -42,7 +42,7 @@
 # BOOT=1		make bisect: no odd configurations
 # RESUME=1		make proof, make bench: keep the results that there are
 # RUNS=2		make bench: how often to measure everything
-# LARGE=16G		make bench: the size of the BAR, a power of two
+# LARGE=256G		make bench: the size of the BAR, a power of two
 # FLAVOR=release	make stock, patched, selftests: without the debug machinery
 
 bases := $(shell cd series && grep -L '^DRAFT=' */base.conf | sed 's,/.*,,' | sort -V)

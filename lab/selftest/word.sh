@@ -9,7 +9,7 @@ for target in help run matrix bench test deps fetch compose writeback series mai
 done
 expect 'make test ONLY=typo' fail 'ONLY=typo: there is no such thing; there are: .*spin' in_make test BASE=0.1 ONLY=typo
 expect 'make proof ONLY=typo' fail 'ONLY=typo: there is no such thing; there are: ' in_make proof BASE=0.1 ONLY=typo
-for size in 3G 16 0G 1M 128G; do
+for size in 3G 16 0G 1M 512G; do
 	expect "make bench LARGE=$size" fail "LARGE=$size: .* give a power of two" in_make bench BASE=0.1 LARGE=$size
 done
 expect 'make run FLAVOR=base' fail "unknown FLAVOR 'base'" in_make run BASE=0.1 FLAVOR=base

@@ -278,8 +278,8 @@ breaks chain.pml "... but not if only a change of the mask calls the chain" \
 	"$(gone left_suspended)" "" -DNI=1 -DFAIL -DRESUME_ONCE
 breaks chain.pml "callback that takes iommu->lock deadlocks" \
 	"$deadlock" "mem_lock iommu_lock[0]" -DCALLBACK_WAITS -DNI=1
-breaks chain.pml "unregistering with devmem_lock held deadlocks" \
-	"$deadlock" "mem_lock devmem_lock[0]" -DSYNC_IN_DEVMEM -DNI=1
+breaks chain.pml "unregistering with range_lock held deadlocks" \
+	"$deadlock" "mem_lock range_lock[0]" -DSYNC_LOCKED -DNI=1
 breaks chain.pml "unregistering without a grace period frees what the walker uses" \
 	"$(gone obj_freed)" "" -DNO_SYNC -DNI=1
 breaks chain.pml "registration that does not hold the head uses a freed one" \
@@ -300,8 +300,8 @@ breaks chain.pml "reaping a dead object that has ranges frees what UNMAP_DMA use
 	"$(gone obj_freed)" "" -DREAP_EARLY -DNI=1
 breaks chain.pml "freeing an object in the callback frees what the container uses" \
 	"$(gone obj_freed)" "" -DDROP_DEAD -DNI=1
-breaks chain.pml "reclaiming memory with devmem_lock held deadlocks with a recovery" \
-	"$deadlock" "mem_lock devmem_lock[0] recovering" -DRECLAIM_LOCKED -DNI=1
+breaks chain.pml "reclaiming memory with range_lock held deadlocks with a recovery" \
+	"$deadlock" "mem_lock range_lock[0] recovering" -DRECLAIM_LOCKED -DNI=1
 
 holds away.pml "away: commands, D3hot, low power, resets of vfio and of sysfs, a mapper" \
 	-DCMD -DD3 -DPM -DOWN -DSYSFS -DMAP

@@ -24,13 +24,13 @@
  *
  * Every process ends, so if spin finds no invalid end state there is no
  * deadlock.  A callback asserts that it is called with mem_lock held, and
- * waits for nothing but devmem_lock.
+ * waits for nothing but range_lock.
  *
  * Alternatives to the design, of which spin must find the flaw named:
  *
  *   CALLBACK_WAITS	callback takes iommu->lock: deadlock with whoever
  *			unregisters
- *   SYNC_IN_DEVMEM	unregister with devmem_lock held: deadlock
+ *   SYNC_LOCKED		unregister with range_lock held: deadlock
  *   NO_SYNC		unregister does not wait for the walker: use of a
  *			freed object
  *   NO_HEAD_REF	a registration does not hold its head: use of a freed
@@ -53,7 +53,7 @@
  *			freed object
  *   RESUME_ONCE		the chain is called only if the mask was not 0: a
  *			resume that failed (FAIL) is not tried again
- *   RECLAIM_LOCKED	memory is reclaimed with devmem_lock held, by way of a
+ *   RECLAIM_LOCKED	memory is reclaimed with range_lock held, by way of a
  *			disk that waits for the recovery that suspends:
  *			deadlock
  *
@@ -113,7 +113,7 @@ bool vma[2];
 /* ---- containers ---- */
 bool in_ioctl[NI];
 bool iommu_lock[NI];
-bool devmem_lock[NI];
+bool range_lock[NI];
 bool iommu_freed[NI];
 
 /* ---- objects ---- */
@@ -133,11 +133,11 @@ bool dead_match;
 bool not_told;
 bool leaked;
 
-inline lock_devmem(i)
+inline lock_ranges(i)
 {
-	(!devmem_lock[i] || iommu_freed[i]);
+	(!range_lock[i] || iommu_freed[i]);
 	assert(!iommu_freed[i]);
-	devmem_lock[i] = true
+	range_lock[i] = true
 }
 
 inline put_head(g)
@@ -161,7 +161,7 @@ inline callback(k, event)
 #ifdef CALLBACK_WAITS
 		!iommu_lock[CONT(k)] -> iommu_lock[CONT(k)] = true;
 #endif
-		lock_devmem(CONT(k));
+		lock_ranges(CONT(k));
 		if
 		:: event == RELEASE -> dead[k] = true; mapped[k] = false
 		:: event == SUSPEND -> obj_away[k] = true; mapped[k] = false
@@ -176,7 +176,7 @@ inline callback(k, event)
 			mapped[k] = range[k] && !dead[k]
 #endif
 		fi;
-		devmem_lock[CONT(k)] = false;
+		range_lock[CONT(k)] = false;
 #ifdef CALLBACK_WAITS
 		iommu_lock[CONT(k)] = false;
 #endif
@@ -503,19 +503,19 @@ registered:	if
 		:: skip
 		:: skip ->		/* no page for a page table */
 #ifdef RECLAIM_LOCKED
-			atomic { lock_devmem(i) }
+			atomic { lock_ranges(i) }
 #endif
 			atomic { !recovering };
 #ifdef RECLAIM_LOCKED
-			devmem_lock[i] = false
+			range_lock[i] = false
 #endif
 		fi;
 		atomic {
-			lock_devmem(i);
+			lock_ranges(i);
 			assert(!obj_freed[k]);
 			if
 			:: !range[k] -> range[k] = true
-			:: else -> goto map_done_devmem		/* EEXIST */
+			:: else -> goto map_done_ranges		/* EEXIST */
 			fi;
 			if
 			:: !dead[k] && !obj_away[k] ->
@@ -526,8 +526,8 @@ registered:	if
 				assert(!away_mapped)
 			:: else
 			fi;
-map_done_devmem:
-			devmem_lock[i] = false;
+map_done_ranges:
+			range_lock[i] = false;
 map_done:		iommu_lock[i] = false;
 			k = 0;
 			g = 0;
@@ -543,7 +543,7 @@ map_done:		iommu_lock[i] = false;
 			:: else -> in_ioctl[i] = true
 			fi;
 			!iommu_lock[i] -> iommu_lock[i] = true;
-			lock_devmem(i);
+			lock_ranges(i);
 			k = i * NG;
 			do
 			:: k < (i + 1) * NG ->
@@ -557,7 +557,7 @@ map_done:		iommu_lock[i] = false;
 				k++
 			:: k == (i + 1) * NG -> k = 0; break
 			od;
-			devmem_lock[i] = false;
+			range_lock[i] = false;
 			iommu_lock[i] = false;
 			in_ioctl[i] = false
 		   }
@@ -577,15 +577,15 @@ proctype Close(byte i)
 	atomic {
 		(!in_ioctl[i] && !iommu_lock[i]) -> iommu_lock[i] = true;
 		in_ioctl[i] = true;
-		lock_devmem(i);
+		lock_ranges(i);
 		k = i * NG;
 		do
 		:: k < (i + 1) * NG -> range[k] = false; mapped[k] = false; k++
 		:: k == (i + 1) * NG -> break
 		od;
 		k = i * NG;
-#ifndef SYNC_IN_DEVMEM
-		devmem_lock[i] = false
+#ifndef SYNC_LOCKED
+		range_lock[i] = false
 #endif
 	}
 	do
@@ -597,8 +597,8 @@ proctype Close(byte i)
 	od;
 	atomic {
 		k = 0;
-#ifdef SYNC_IN_DEVMEM
-		devmem_lock[i] = false;
+#ifdef SYNC_LOCKED
+		range_lock[i] = false;
 #endif
 		iommu_freed[i] = true;
 		iommu_lock[i] = false;

@@ -5,7 +5,7 @@
 #
 # Show each test failing: run them all on stock and on the patched kernel, and those
 # that lab/reverts.list names on kernels with one fix reverted each, and write
-# docs/proof.md.  ONLY="NAME..." takes only these reverts, and writes no file.
+# docs/proof/BASE.md.  ONLY="NAME..." takes only these reverts, and writes no file.
 # RESUME=1 takes the results that there are already, of a run that was interrupted
 # or of one with ONLY, as they are.
 
@@ -60,6 +60,26 @@ build_mutant()
 	publish_clone "$mutant" "$proof/kernel-$name"
 	rm -rf "$programs/modules-kernel-$name"
 	cp -r "$programs/modules-patched" "$programs/modules-kernel-$name"
+}
+
+# One guest at a time: the next kernel is built and tried meanwhile
+try_mutant()
+{
+	local name=$1
+
+	JOBS=1 try "$name" "$proof/kernel-$name" "${@:2}"
+	grep -q '^not ok' "$proof/$name" || say "no test fails without $name"
+	rm -rf "$proof/kernel-$name" "$programs/modules-kernel-$name"
+}
+
+stop_tries()
+{
+	local pid
+
+	for pid in $(jobs -p); do
+		kill -TERM -- "-$pid" 2>/dev/null || :
+	done
+	wait
 }
 
 # Some of what is reverted is not in all bases
@@ -141,6 +161,8 @@ for name in ${only[@]+"${only[@]}"}; do
 	known "$name" "$(printf '%s\n' "${names[@]}")"
 done
 ((${#only[@]} == 0)) || names=("${only[@]}")
+tried=0
+trap 'stop_tries; cleanup' EXIT
 
 # Before hours are spent: what cannot be reverted on this base?
 "$TOP/lab/deps.sh" run
@@ -162,7 +184,6 @@ commit=$(git -C "$TREE" rev-parse HEAD)
 
 if ((${#only[@]} == 0)); then
 	rm -f "$proof"/*.new
-	try stock "$KERNELS/stock"
 	try patched "$KERNELS/patched"
 fi
 need_space "$OUT" 3000 "a kernel tree"
@@ -172,14 +193,20 @@ while IFS='|' read -r name tests _; do
 	name=$(trim "$name")
 	[[ -n $name && $name != '#'* && " ${names[*]} " == *" $name "* ]] || continue
 	! have "$name" || continue
+	if ((tried >= JOBS)); then
+		tried=$((tried - 1))
+		wait -n || die "a kernel could not be tested, see above"
+	fi
 	build_mutant "$name"
 	read -ra tests < <(tr -s ' ' '\n' <<< "$tests" | grep -v '^@' | paste -s -d ' ')
-	try "$name" "$proof/kernel-$name" "${tests[@]}"
-	if ! grep -q '^not ok' "$proof/$name"; then
-		say "no test fails without $name"
-	fi
-	rm -rf "$proof/kernel-$name" "$programs/modules-kernel-$name"
+	set -m
+	try_mutant "$name" "${tests[@]}" < /dev/null &
+	set +m
+	tried=$((tried + 1))
 done < "$TOP/lab/reverts.list"
+for ((; tried; tried--)); do
+	wait -n || die "a kernel could not be tested, see above"
+done
 rm -rf "$mutant"
 
 if ((${#only[@]})); then
@@ -189,9 +216,10 @@ if ((${#only[@]})); then
 	done
 	exit 0
 fi
+try stock "$KERNELS/stock"
 write_table > "$proof/table"
-mkdir -p "$TOP/docs"
-mv "$proof/table" "$TOP/docs/proof.md"
-say "wrote docs/proof.md"
+mkdir -p "$TOP/docs/proof"
+mv "$proof/table" "$TOP/docs/proof/$BASE.md"
+say "wrote docs/proof/$BASE.md"
 failing=$(grep -c '^not ok' "$proof/patched" || :)
 ((failing == 0)) || die "$failing tests fail on the patched kernel"

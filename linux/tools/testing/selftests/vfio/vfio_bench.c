@@ -285,24 +285,6 @@ static void bench_map(void)
 }
 
 #ifdef VFIO_DEVICE_FEATURE_DMA_BUF
-static int export_bar(struct setup *s, uint64_t size)
-{
-	struct {
-		struct vfio_device_feature feature;
-		struct vfio_device_feature_dma_buf dma_buf;
-		struct vfio_region_dma_range range;
-	} arg = {
-		.feature.argsz = sizeof(arg),
-		.feature.flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF,
-		.dma_buf.region_index = s->bar,
-		.dma_buf.open_flags = O_RDWR | O_CLOEXEC,
-		.dma_buf.nr_ranges = 1,
-		.range.length = size,
-	};
-
-	return ioctl(s->b->fd, VFIO_DEVICE_FEATURE, &arg);
-}
-
 /* The same BAR as a dma-buf, mapped by iommufd */
 static void bench_dmabuf(void)
 {
@@ -348,7 +330,7 @@ static void bench_dmabuf(void)
 			struct least map = {}, unmap = {};
 			uint64_t start;
 
-			map_file.fd = export_bar(&s, size);
+			map_file.fd = dev_dmabuf_export(s.b, s.bar, size);
 			if (map_file.fd < 0)
 				break;
 			do {

@@ -31,63 +31,12 @@
 #define D0		0
 #define D3HOT		3
 
-/* As QEMU has it: registers in BAR 0, and memory in BAR 2 if it has been given some */
-#define NVME		0x1b360010
-
-static const struct pci_want want_nvme = { .kind = { { NVME, 2 } }, .min_size = SZ_1M };
-static const struct pci_want want_nvme_pf = { .kind = { { NVME, 0 } }, .min_size = SIZE };
-
 /* Device B, and a dma-buf of its BAR */
 struct exporter {
 	struct p2p p;
 	struct vfio_pci_device *b;
 	int dmabuf;
 };
-
-static int feature_set(struct vfio_pci_device *dev, u32 feature)
-{
-	struct vfio_device_feature arg = {
-		.argsz = sizeof(arg),
-		.flags = VFIO_DEVICE_FEATURE_SET | feature,
-	};
-
-	return ioctl(dev->fd, VFIO_DEVICE_FEATURE, &arg) ? -errno : 0;
-}
-
-static int low_power_with_wakeup(struct vfio_pci_device *dev, int eventfd)
-{
-	struct {
-		struct vfio_device_feature feature;
-		struct vfio_device_low_power_entry_with_wakeup entry;
-	} arg = {
-		.feature.argsz = sizeof(arg),
-		.feature.flags = VFIO_DEVICE_FEATURE_SET |
-				 VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP,
-		.entry.wakeup_eventfd = eventfd,
-	};
-
-	return ioctl(dev->fd, VFIO_DEVICE_FEATURE, &arg) ? -errno : 0;
-}
-
-static int dmabuf_export(struct vfio_pci_device *dev, int bar)
-{
-	struct {
-		struct vfio_device_feature feature;
-		struct vfio_device_feature_dma_buf dma_buf;
-		struct vfio_region_dma_range range;
-	} arg = {
-		.feature.argsz = sizeof(arg),
-		.feature.flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF,
-		.dma_buf.region_index = bar,
-		.dma_buf.open_flags = O_RDWR | O_CLOEXEC,
-		.dma_buf.nr_ranges = 1,
-		.range.length = SIZE,
-	};
-	int fd;
-
-	fd = ioctl(dev->fd, VFIO_DEVICE_FEATURE, &arg);
-	return fd < 0 ? -errno : fd;
-}
 
 static int dmabuf_map(struct iommu *iommu, int fd)
 {
@@ -151,23 +100,6 @@ static void expect_back(struct __test_metadata *_metadata, struct exporter *e)
 	expect_mapped(_metadata, e);
 }
 
-static u8 find_cap(struct vfio_pci_device *dev, u8 id)
-{
-	u8 pos = vfio_pci_config_readb(dev, PCI_CAPABILITY_LIST);
-
-	while (pos && vfio_pci_config_readb(dev, pos + PCI_CAP_LIST_ID) != id)
-		pos = vfio_pci_config_readb(dev, pos + PCI_CAP_LIST_NEXT);
-
-	return pos;
-}
-
-static void set_power_state(struct vfio_pci_device *dev, u16 state)
-{
-	u8 pos = find_cap(dev, PCI_CAP_ID_PM);
-
-	vfio_pci_config_writew(dev, pos + PCI_PM_CTRL, state);
-}
-
 /* Opens both devices and exports the BAR, or says what is missing */
 static const char *open_exporter(struct exporter *e, const char *bdf_b, int bar)
 {
@@ -187,9 +119,9 @@ static const char *open_exporter(struct exporter *e, const char *bdf_b, int bar)
 		return "needs an NVMe controller with its registers";
 
 	e->b = vfio_pci_device_init(e->p.bdf_b, e->p.iommu);
-	if (!find_cap(e->b, PCI_CAP_ID_PM))
+	if (!dev_find_cap(e->b, PCI_CAP_ID_PM))
 		return "needs a device with power management";
-	e->dmabuf = dmabuf_export(e->b, bar);
+	e->dmabuf = dev_dmabuf_export(e->b, bar, SIZE);
 	if (e->dmabuf == -ENOTTY)
 		return "this kernel does not export BARs as dma-bufs";
 
@@ -276,11 +208,11 @@ TEST_F_TIMEOUT(dmabuf, memory_cannot_be_disabled, TIMEOUT)
 /* A9: while the device is in D3hot */
 TEST_F_TIMEOUT(dmabuf, power_state, TIMEOUT)
 {
-	set_power_state(self->e.b, D3HOT);
+	dev_set_power(self->e.b, D3HOT);
 	expect_gone(_metadata, &self->e);
 	expect_revoked(_metadata, &self->e, self->e.dmabuf);
 
-	set_power_state(self->e.b, D0);
+	dev_set_power(self->e.b, D0);
 	expect_back(_metadata, &self->e);
 }
 
@@ -290,22 +222,6 @@ TEST_F_TIMEOUT(dmabuf, reset, TIMEOUT)
 	vfio_pci_device_reset(self->e.b);
 	expect_gone(_metadata, &self->e);
 	expect_back(_metadata, &self->e);
-}
-
-static bool is_suspended(const char *status_file)
-{
-	uint64_t deadline = now_us() + 20 * 1000000;
-	char status[32] = "";
-
-	while (now_us() < deadline) {
-		if (read_text(status_file, status, sizeof(status)) >= 0 &&
-		    !strcmp(status, "suspended\n"))
-			return true;
-		usleep(10000);
-	}
-
-	printf("# %s: %s", status_file, status);
-	return false;
 }
 
 /* A9: in low power, which ends when the device is woken up */
@@ -321,18 +237,18 @@ TEST_F_TIMEOUT(dmabuf, wakeup, TIMEOUT)
 
 	woken.fd = eventfd(0, EFD_CLOEXEC);
 	ASSERT_LE(0, woken.fd);
-	ASSERT_EQ(0, low_power_with_wakeup(self->e.b, woken.fd));
+	ASSERT_EQ(0, dev_low_power_with_wakeup(self->e.b, woken.fd));
 	expect_gone(_metadata, &self->e);
 	expect_revoked(_metadata, &self->e, self->e.dmabuf);
 
-	ASSERT_TRUE(is_suspended(status));
+	ASSERT_TRUE(pci_is_suspended(self->bdf));
 	EXPECT_EQ(0, poll(&woken, 1, 0));
 	vfio_pci_config_readw(self->e.b, PCI_VENDOR_ID);
 	EXPECT_EQ(1, poll(&woken, 1, 0));
 	expect_back(_metadata, &self->e);
 
 	/* Says what the kernel knows */
-	EXPECT_EQ(0, feature_set(self->e.b, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT));
+	EXPECT_EQ(0, dev_feature_set(self->e.b, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT));
 	expect_mapped(_metadata, &self->e);
 	close(woken.fd);
 }
@@ -348,20 +264,7 @@ static int enable_memory(struct vfio_pci_device *dev)
 
 static int set_d0(struct vfio_pci_device *dev)
 {
-	set_power_state(dev, D0);
-	return 0;
-}
-
-static int function_level_reset(struct vfio_pci_device *dev)
-{
-	u8 pos = find_cap(dev, PCI_CAP_ID_EXP);
-	u16 ctl;
-
-	if (!pos || !(vfio_pci_config_readl(dev, pos + PCI_EXP_DEVCAP) & PCI_EXP_DEVCAP_FLR))
-		return -ENOTTY;
-
-	ctl = vfio_pci_config_readw(dev, pos + PCI_EXP_DEVCTL);
-	vfio_pci_config_writew(dev, pos + PCI_EXP_DEVCTL, ctl | PCI_EXP_DEVCTL_BCR_FLR);
+	dev_set_power(dev, D0);
 	return 0;
 }
 
@@ -384,7 +287,7 @@ FIXTURE_VARIANT(low_power) {
 FIXTURE_VARIANT_ADD(low_power, memory_enabled) { .touch = enable_memory };
 FIXTURE_VARIANT_ADD(low_power, power_state) { .touch = set_d0 };
 FIXTURE_VARIANT_ADD(low_power, reset) { .touch = __vfio_pci_device_reset };
-FIXTURE_VARIANT_ADD(low_power, function_level_reset) { .touch = function_level_reset };
+FIXTURE_VARIANT_ADD(low_power, function_level_reset) { .touch = dev_function_level_reset };
 FIXTURE_VARIANT_ADD(low_power, hot_reset) { .touch = hot_reset };
 
 FIXTURE_SETUP(low_power)
@@ -402,18 +305,18 @@ TEST_F_TIMEOUT(low_power, does_not_end, TIMEOUT)
 {
 	int another;
 
-	ASSERT_EQ(0, feature_set(self->e.b, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY));
+	ASSERT_EQ(0, dev_feature_set(self->e.b, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY));
 	expect_gone(_metadata, &self->e);
 	expect_revoked(_metadata, &self->e, self->e.dmabuf);
 
 	ASSERT_EQ(0, variant->touch(self->e.b));
 	expect_revoked(_metadata, &self->e, self->e.dmabuf);
 
-	another = dmabuf_export(self->e.b, 2);
+	another = dev_dmabuf_export(self->e.b, 2, SIZE);
 	ASSERT_LT(0, another);
 	expect_revoked(_metadata, &self->e, another);
 
-	ASSERT_EQ(0, feature_set(self->e.b, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT));
+	ASSERT_EQ(0, dev_feature_set(self->e.b, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT));
 	close(self->e.dmabuf);
 	self->e.dmabuf = another;
 	expect_back(_metadata, &self->e);
@@ -472,7 +375,7 @@ FIXTURE_TEARDOWN(sriov)
 /* A9: enabling SR-IOV ends D3hot */
 TEST_F_TIMEOUT(sriov, power_state, TIMEOUT)
 {
-	set_power_state(self->e.b, D3HOT);
+	dev_set_power(self->e.b, D3HOT);
 	expect_gone(_metadata, &self->e);
 	expect_revoked(_metadata, &self->e, self->e.dmabuf);
 

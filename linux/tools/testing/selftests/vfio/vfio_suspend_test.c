@@ -44,12 +44,6 @@
 /* A register of the e1000e that holds 32 bits and does nothing (RDBAH) */
 #define NIC_REG		0x2804
 
-/* As QEMU has it: registers in BAR 0, and memory in BAR 2 if it has been given some */
-#define NVME		0x1b360010
-
-static const struct pci_want want_nvme = { .kind = { { NVME, 2 } }, .min_size = SZ_1M };
-static const struct pci_want want_nvme_pf = { .kind = { { NVME, 0 } }, .min_size = SZ_16K };
-
 /* Open B, enable its memory and map it for A */
 static void *map_b(struct __test_metadata *_metadata, struct p2p *p)
 {
@@ -126,17 +120,15 @@ static bool is_gone(struct p2p *p, uint64_t iova)
 	       iommu_lookup(p->bdf_a, iova + MAP_SIZE - SZ_4K, NULL) != 1;
 }
 
-#define expect_mapped()								\
+#define expect_mapped_at(_offset)						\
 do {										\
+	size_t __offset = _offset;						\
+										\
 	EXPECT_TRUE(is_mapped(&self->p, IOVA_BAR));				\
-	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR + self->offset, self->offset)); \
+	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR + __offset, __offset));	\
 } while (0)
 
-#define expect_mapped_at_0()							\
-do {										\
-	EXPECT_TRUE(is_mapped(&self->p, IOVA_BAR));				\
-	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));				\
-} while (0)
+#define expect_mapped()		expect_mapped_at(self->offset)
 
 /* What cannot be seen at the moment has not been written to either */
 #define expect_gone()								\
@@ -144,37 +136,6 @@ do {										\
 	EXPECT_TRUE(is_gone(&self->p, IOVA_BAR));				\
 	EXPECT_NE(1, p2p_lands(&self->p, IOVA_BAR + self->offset, self->offset)); \
 } while (0)
-
-static int find_cap(struct vfio_pci_device *dev, u8 id)
-{
-	int pos = vfio_pci_config_readb(dev, PCI_CAPABILITY_LIST), n;
-
-	for (n = 0; pos && n < 48; n++) {
-		if (vfio_pci_config_readb(dev, pos) == id)
-			return pos;
-		pos = vfio_pci_config_readb(dev, pos + 1);
-	}
-
-	return 0;
-}
-
-static void set_power(struct vfio_pci_device *dev, int cap, u16 state)
-{
-	u16 ctrl = vfio_pci_config_readw(dev, cap + PCI_PM_CTRL);
-
-	vfio_pci_config_writew(dev, cap + PCI_PM_CTRL,
-			       (ctrl & ~PCI_PM_CTRL_STATE_MASK) | state);
-}
-
-static int feature(struct vfio_pci_device *dev, u32 which)
-{
-	struct vfio_device_feature arg = {
-		.argsz = sizeof(arg),
-		.flags = VFIO_DEVICE_FEATURE_SET | which,
-	};
-
-	return ioctl(dev->fd, VFIO_DEVICE_FEATURE, &arg) ? -errno : 0;
-}
 
 /*
  * Many transfers.  An edu keeps what it has read last, so that it can write that again and
@@ -271,29 +232,26 @@ TEST_F_TIMEOUT(suspend, disabled_by_the_command_register, TIMEOUT)
 /* G1: a power state in which memory need not answer */
 TEST_F_TIMEOUT(suspend, power_state_d3hot, TIMEOUT)
 {
-	int cap;
-
 	if (self->missing)
 		SKIP(return, NO_DEVICES);
-	cap = find_cap(self->p.b, PCI_CAP_ID_PM);
-	if (!cap)
+	if (!dev_find_cap(self->p.b, PCI_CAP_ID_PM))
 		SKIP(return, "the device has no power states");
 
-	set_power(self->p.b, cap, 3);
+	dev_set_power(self->p.b, 3);
 	expect_gone();
 	/* Memory decode does not help in D3hot */
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
 	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
 	expect_gone();
 
-	set_power(self->p.b, cap, 0);
+	dev_set_power(self->p.b, 0);
 	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
 	expect_mapped();
 
 	/* Disabled in D3hot: both have to end */
-	set_power(self->p.b, cap, 3);
+	dev_set_power(self->p.b, 3);
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
-	set_power(self->p.b, cap, 0);
+	dev_set_power(self->p.b, 0);
 	expect_gone();
 	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
 	expect_mapped();
@@ -307,14 +265,14 @@ TEST_F_TIMEOUT(suspend, low_power, TIMEOUT)
 	if (self->missing)
 		SKIP(return, NO_DEVICES);
 
-	ret = feature(self->p.b, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY);
+	ret = dev_feature_set(self->p.b, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY);
 	if (ret == -ENOTTY)
 		SKIP(return, "no low power for this device");
 	ASSERT_EQ(0, ret);
 	EXPECT_TRUE(is_gone(&self->p, IOVA_BAR));
-	EXPECT_EQ(-EINVAL, feature(self->p.b, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY));
+	EXPECT_EQ(-EINVAL, dev_feature_set(self->p.b, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY));
 	EXPECT_TRUE(is_gone(&self->p, IOVA_BAR));
-	EXPECT_EQ(0, feature(self->p.b, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT));
+	EXPECT_EQ(0, dev_feature_set(self->p.b, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT));
 	expect_mapped();
 }
 
@@ -417,18 +375,15 @@ TEST_F_TIMEOUT(away, by_the_command_register, LONG_TIMEOUT)
 /* G1: in D3hot, where QEMU's devices answer like in D0 */
 TEST_F_TIMEOUT(away, by_the_power_state, LONG_TIMEOUT)
 {
-	int cap;
-
 	if (self->missing)
 		SKIP(return, NO_NVME);
-	cap = find_cap(self->p.b, PCI_CAP_ID_PM);
-	ASSERT_NE(0, cap);
+	ASSERT_NE(0, dev_find_cap(self->p.b, PCI_CAP_ID_PM));
 	if (variant->own)
 		self->dmas = MANY_DMAS;
 
-	set_power(self->p.b, cap, 3);
+	dev_set_power(self->p.b, 3);
 	expect_away(_metadata, self, variant);
-	set_power(self->p.b, cap, 0);
+	dev_set_power(self->p.b, 0);
 	expect_back(_metadata, self, variant);
 }
 
@@ -438,42 +393,10 @@ TEST_F_TIMEOUT(away, by_low_power, LONG_TIMEOUT)
 	if (self->missing)
 		SKIP(return, NO_NVME);
 
-	ASSERT_EQ(0, feature(self->p.b, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY));
+	ASSERT_EQ(0, dev_feature_set(self->p.b, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY));
 	expect_away(_metadata, self, variant);
-	ASSERT_EQ(0, feature(self->p.b, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT));
+	ASSERT_EQ(0, dev_feature_set(self->p.b, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT));
 	expect_back(_metadata, self, variant);
-}
-
-static int low_power_with_wakeup(struct vfio_pci_device *dev, int eventfd)
-{
-	struct {
-		struct vfio_device_feature feature;
-		struct vfio_device_low_power_entry_with_wakeup entry;
-	} arg = {
-		.feature.argsz = sizeof(arg),
-		.feature.flags = VFIO_DEVICE_FEATURE_SET |
-				 VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP,
-		.entry.wakeup_eventfd = eventfd,
-	};
-
-	return ioctl(dev->fd, VFIO_DEVICE_FEATURE, &arg) ? -errno : 0;
-}
-
-static bool is_suspended(const char *bdf)
-{
-	uint64_t deadline = now_us() + 20 * 1000000;
-	char path[PATH_MAX], status[32] = "";
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/power/runtime_status", bdf);
-	while (now_us() < deadline) {
-		if (read_text(path, status, sizeof(status)) >= 0 &&
-		    !strcmp(status, "suspended\n"))
-			return true;
-		usleep(10000);
-	}
-
-	printf("# %s: %s", path, status);
-	return false;
 }
 
 /* G1: in low power that ends when the device is woken up, by an access to it */
@@ -486,8 +409,8 @@ TEST_F_TIMEOUT(away, by_low_power_until_it_is_woken_up, LONG_TIMEOUT)
 
 	woken.fd = eventfd(0, EFD_CLOEXEC);
 	ASSERT_LE(0, woken.fd);
-	ASSERT_EQ(0, low_power_with_wakeup(self->p.b, woken.fd));
-	ASSERT_TRUE(is_suspended(self->p.bdf_b));
+	ASSERT_EQ(0, dev_low_power_with_wakeup(self->p.b, woken.fd));
+	ASSERT_TRUE(pci_is_suspended(self->p.bdf_b));
 	expect_away(_metadata, self, variant);
 	EXPECT_EQ(0, poll(&woken, 1, 0));
 
@@ -526,14 +449,7 @@ static int by_sysfs(struct p2p *p)
 
 static int by_config(struct p2p *p)
 {
-	int cap = find_cap(p->b, PCI_CAP_ID_EXP);
-	u16 ctl;
-
-	if (!cap || !(vfio_pci_config_readl(p->b, cap + PCI_EXP_DEVCAP) & PCI_EXP_DEVCAP_FLR))
-		return -ENOTTY;
-	ctl = vfio_pci_config_readw(p->b, cap + PCI_EXP_DEVCTL);
-	vfio_pci_config_writew(p->b, cap + PCI_EXP_DEVCTL, ctl | PCI_EXP_DEVCTL_BCR_FLR);
-	return 0;
+	return dev_function_level_reset(p->b);
 }
 
 /* By the bus, whatever else the device offers */
@@ -968,7 +884,7 @@ TEST_F_TIMEOUT(slot, hot_reset_suspends_both, TIMEOUT)
 	if (iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL) < 0)
 		SKIP(return, NO_LOOKUP);
 
-	expect_mapped_at_0();
+	expect_mapped_at(0);
 	EXPECT_TRUE(is_mapped(&self->p, IOVA_C));
 	fill(&self->p, 0, 32);
 	EXPECT_EQ(0, reset_and_look(&self->p, by_hot_reset, IOVA_C, true, &seen));
@@ -976,14 +892,14 @@ TEST_F_TIMEOUT(slot, hot_reset_suspends_both, TIMEOUT)
 	       seen.other, seen.dmas);
 	EXPECT_LT(0, seen.other);
 	EXPECT_EQ(0, strays(&self->p, &seen));
-	expect_mapped_at_0();
+	expect_mapped_at(0);
 	EXPECT_TRUE(is_mapped(&self->p, IOVA_C));
 
 	/* One of them is disabled, and stays so */
 	vfio_pci_cmd_clear(self->c, PCI_COMMAND_MEMORY);
 	EXPECT_EQ(0, reset_and_look(&self->p, by_hot_reset, IOVA_C, false, &seen));
 	EXPECT_LT(0, seen.other);
-	expect_mapped_at_0();
+	expect_mapped_at(0);
 	EXPECT_TRUE(is_gone(&self->p, IOVA_C));
 	vfio_pci_cmd_set(self->c, PCI_COMMAND_MEMORY);
 	EXPECT_TRUE(is_mapped(&self->p, IOVA_C));
@@ -1449,7 +1365,7 @@ TEST_F_TIMEOUT(joins, while_suspended, TIMEOUT)
 	EXPECT_TRUE(is_gone(&self->p, IOVA_BAR));
 	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
 	EXPECT_TRUE(iommu_maps(self->bdf_d, IOVA_BAR, self->p.phys));
-	expect_mapped_at_0();
+	expect_mapped_at(0);
 
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
 	dev_close(&self->p.a);

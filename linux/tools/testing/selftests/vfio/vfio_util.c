@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include <linux/kernel.h>
+#include <linux/pci_regs.h>
 
 #include "vfio_util.h"
 
@@ -33,6 +34,8 @@
 #define IVSHMEM		{ 0x1af41110, 2 }
 #define TESTDEV		{ 0x1b360005, 0 }
 #define E1000E		{ 0x808610d3, 0 }
+#define NVME_REGS	{ 0x1b360010, 0 }
+#define NVME_MEM	{ 0x1b360010, 2 }
 
 const struct pci_want want_edu = { .kind = { EDU } };
 const struct pci_want want_edu_slot = { .kind = { EDU }, .behind_port = true };
@@ -45,6 +48,8 @@ const struct pci_want want_mem_1g = { .kind = { IVSHMEM, BOCHS_DISPLAY }, .min_s
 const struct pci_want want_shm = { .kind = { IVSHMEM }, .min_size = SZ_1M };
 const struct pci_want want_testdev = { .kind = { TESTDEV }, .behind_port = true };
 const struct pci_want want_e1000e = { .kind = { E1000E } };
+const struct pci_want want_nvme = { .kind = { NVME_MEM }, .min_size = SZ_1M };
+const struct pci_want want_nvme_pf = { .kind = { NVME_REGS }, .min_size = SZ_16K };
 
 /*
  * sysfs
@@ -103,6 +108,23 @@ bool pci_present(const char *bdf)
 
 	snprintf(path, sizeof(path), PCI_DEVICES "/%s", bdf);
 	return !access(path, F_OK);
+}
+
+bool pci_is_suspended(const char *bdf)
+{
+	uint64_t deadline = now_us() + 20 * 1000000;
+	char path[PATH_MAX], status[32] = "";
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/power/runtime_status", bdf);
+	while (now_us() < deadline) {
+		if (read_text(path, status, sizeof(status)) >= 0 &&
+		    !strcmp(status, "suspended\n"))
+			return true;
+		usleep(10000);
+	}
+
+	printf("# %s: %s", path, status);
+	return false;
 }
 
 int pci_bar(const char *bdf, int bar, uint64_t *start, uint64_t *size)
@@ -819,6 +841,86 @@ int dev_hot_reset(const struct vfio_pci_device *dev)
 
 	return ret;
 }
+
+int dev_function_level_reset(struct vfio_pci_device *dev)
+{
+	u8 pos = dev_find_cap(dev, PCI_CAP_ID_EXP);
+	u16 ctl;
+
+	if (!pos || !(vfio_pci_config_readl(dev, pos + PCI_EXP_DEVCAP) & PCI_EXP_DEVCAP_FLR))
+		return -ENOTTY;
+
+	ctl = vfio_pci_config_readw(dev, pos + PCI_EXP_DEVCTL);
+	vfio_pci_config_writew(dev, pos + PCI_EXP_DEVCTL, ctl | PCI_EXP_DEVCTL_BCR_FLR);
+	return 0;
+}
+
+u8 dev_find_cap(struct vfio_pci_device *dev, u8 id)
+{
+	u8 pos = vfio_pci_config_readb(dev, PCI_CAPABILITY_LIST);
+
+	while (pos && vfio_pci_config_readb(dev, pos + PCI_CAP_LIST_ID) != id)
+		pos = vfio_pci_config_readb(dev, pos + PCI_CAP_LIST_NEXT);
+
+	return pos;
+}
+
+void dev_set_power(struct vfio_pci_device *dev, u16 state)
+{
+	u8 pos = dev_find_cap(dev, PCI_CAP_ID_PM);
+	u16 ctrl = vfio_pci_config_readw(dev, pos + PCI_PM_CTRL);
+
+	vfio_pci_config_writew(dev, pos + PCI_PM_CTRL,
+			       (ctrl & ~PCI_PM_CTRL_STATE_MASK) | state);
+}
+
+int dev_feature_set(struct vfio_pci_device *dev, u32 feature)
+{
+	struct vfio_device_feature arg = {
+		.argsz = sizeof(arg),
+		.flags = VFIO_DEVICE_FEATURE_SET | feature,
+	};
+
+	return ioctl(dev->fd, VFIO_DEVICE_FEATURE, &arg) ? -errno : 0;
+}
+
+#ifdef VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP
+int dev_low_power_with_wakeup(struct vfio_pci_device *dev, int eventfd)
+{
+	struct {
+		struct vfio_device_feature feature;
+		struct vfio_device_low_power_entry_with_wakeup entry;
+	} arg = {
+		.feature.argsz = sizeof(arg),
+		.feature.flags = VFIO_DEVICE_FEATURE_SET |
+				 VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP,
+		.entry.wakeup_eventfd = eventfd,
+	};
+
+	return ioctl(dev->fd, VFIO_DEVICE_FEATURE, &arg) ? -errno : 0;
+}
+#endif
+
+#ifdef VFIO_DEVICE_FEATURE_DMA_BUF
+int dev_dmabuf_export(struct vfio_pci_device *dev, int bar, uint64_t size)
+{
+	struct {
+		struct vfio_device_feature feature;
+		struct vfio_device_feature_dma_buf dma_buf;
+		struct vfio_region_dma_range range;
+	} arg = {
+		.feature.argsz = sizeof(arg),
+		.feature.flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF,
+		.dma_buf.region_index = bar,
+		.dma_buf.open_flags = O_RDWR | O_CLOEXEC,
+		.dma_buf.nr_ranges = 1,
+		.range.length = size,
+	};
+	int fd = ioctl(dev->fd, VFIO_DEVICE_FEATURE, &arg);
+
+	return fd < 0 ? -errno : fd;
+}
+#endif
 
 /*
  * DMA mappings

@@ -54,6 +54,8 @@ extern const struct pci_want want_mem_1g;	/* at least 1 GiB of it */
 extern const struct pci_want want_shm;		/* ivshmem; BAR 2: memory */
 extern const struct pci_want want_testdev;	/* pci-testdev; BAR 0: registers; in a slot */
 extern const struct pci_want want_e1000e;	/* BARs 0, 1 and 3; function level reset */
+extern const struct pci_want want_nvme;		/* with memory: BAR 2 */
+extern const struct pci_want want_nvme_pf;	/* registers of any NVMe controller: BAR 0 */
 
 /* Write to an existing file, such as one of sysfs, and read one as a string */
 int write_text(const char *path, const char *text);
@@ -70,6 +72,8 @@ int pci_bind_vfio(const char *bdf);
 bool pci_bound_to_vfio(const char *bdf);
 int pci_unbind(const char *bdf);
 bool pci_present(const char *bdf);
+/* Waits for runtime power management to suspend it */
+bool pci_is_suspended(const char *bdf);
 int pci_bar(const char *bdf, int bar, uint64_t *start, uint64_t *size);
 int pci_slot(const char *bdf, char *slot, size_t len);
 void *pci_sysfs_map(const char *bdf, int bar, size_t size);
@@ -105,6 +109,22 @@ const char *mode_is_missing(const char *mode, const char *bdf);
 
 bool dev_can_reset(const struct vfio_pci_device *dev);
 int dev_hot_reset(const struct vfio_pci_device *dev);
+int dev_function_level_reset(struct vfio_pci_device *dev);
+
+/* Where a capability is in the config space of the device, or 0 */
+u8 dev_find_cap(struct vfio_pci_device *dev, u8 id);
+/* D0 to D3hot, of a device with power management */
+void dev_set_power(struct vfio_pci_device *dev, u16 state);
+int dev_feature_set(struct vfio_pci_device *dev, u32 feature);
+
+/* Not in the headers of older kernels */
+#ifdef VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP
+int dev_low_power_with_wakeup(struct vfio_pci_device *dev, int eventfd);
+#endif
+#ifdef VFIO_DEVICE_FEATURE_DMA_BUF
+/* Returns the file of a dma-buf of the first @size bytes of a BAR */
+int dev_dmabuf_export(struct vfio_pci_device *dev, int bar, uint64_t size);
+#endif
 
 int region_info(int devfd, unsigned int index, struct vfio_region_info *info);
 bool region_can_mmap(int devfd, unsigned int index);

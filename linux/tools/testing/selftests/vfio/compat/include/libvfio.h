@@ -156,6 +156,22 @@ static inline void vfio_pci_msi_disable(struct vfio_pci_device *device)
 void vfio_pci_config_access(struct vfio_pci_device *device, bool write, size_t config,
 			    size_t size, void *data);
 
+static inline u8 vfio_pci_config_readb(struct vfio_pci_device *device, size_t config)
+{
+	u8 value;
+
+	vfio_pci_config_access(device, false, config, sizeof(value), &value);
+	return value;
+}
+
+static inline u32 vfio_pci_config_readl(struct vfio_pci_device *device, size_t config)
+{
+	u32 value;
+
+	vfio_pci_config_access(device, false, config, sizeof(value), &value);
+	return value;
+}
+
 static inline u16 vfio_pci_config_readw(struct vfio_pci_device *device, size_t config)
 {
 	u16 value;

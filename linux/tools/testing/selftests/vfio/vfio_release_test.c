@@ -134,36 +134,41 @@ RELEASE_TEST(mapping_stays_until_the_last_open_is_closed)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-FIXTURE(nic) {
+struct nic {
 	struct p2p p;
 	bool closed;
+};
+
+FIXTURE(nic) {
+	struct nic nic;
 	int ret;
 };
 
 FIXTURE_SETUP(nic)
 {
-	self->ret = p2p_open(&self->p, &want_e1000e);
+	self->ret = p2p_open(&self->nic.p, &want_e1000e);
 	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
 }
 
 FIXTURE_TEARDOWN(nic)
 {
 	if (!self->ret)
-		p2p_close(&self->p);
+		p2p_close(&self->nic.p);
 }
 
 static void *close_thread(void *arg)
 {
-	FIXTURE_DATA(nic) *self = arg;
+	struct nic *nic = arg;
 
-	dev_close(&self->p.b);
-	__atomic_store_n(&self->closed, true, __ATOMIC_RELEASE);
+	dev_close(&nic->p.b);
+	__atomic_store_n(&nic->closed, true, __ATOMIC_RELEASE);
 	return NULL;
 }
 
 /* C2: a close resets the function, which takes 100 ms and is announced to nobody */
 TEST_F_TIMEOUT(nic, removed_before_the_reset, TIMEOUT)
 {
+	struct p2p *p = &self->nic.p;
 	int ret, mapped = 0, gone = 0;
 	pthread_t thread;
 	void *bar;
@@ -172,22 +177,22 @@ TEST_F_TIMEOUT(nic, removed_before_the_reset, TIMEOUT)
 		SKIP(return, NEEDS("an edu device and an e1000e"));
 
 	/* Not p2p_open_peer(), whose window is larger than this BAR */
-	ASSERT_EQ(0, dev_open(&self->p.b, self->p.bdf_b, self->p.iommu));
-	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
-	bar = p2p_bar(&self->p, 0, SZ_64K);
+	ASSERT_EQ(0, dev_open(&p->b, p->bdf_b, p->iommu));
+	vfio_pci_cmd_set(p->b, PCI_COMMAND_MEMORY);
+	bar = p2p_bar(p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
-	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
-	if (iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL) < 0)
+	ASSERT_EQ(0, dma_map(p->iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
+	if (iommu_lookup(p->bdf_a, IOVA_BAR, NULL) < 0)
 		SKIP(return, "the page tables of the IOMMU cannot be read");
 	munmap(bar, SZ_64K);
 
-	ASSERT_EQ(0, pthread_create(&thread, NULL, close_thread, self));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, close_thread, &self->nic));
 	do {
-		ret = iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL);
+		ret = iommu_lookup(p->bdf_a, IOVA_BAR, NULL);
 		mapped += ret == 1;
 		gone += ret == 0;
 		usleep(1000);
-	} while (!__atomic_load_n(&self->closed, __ATOMIC_ACQUIRE));
+	} while (!__atomic_load_n(&self->nic.closed, __ATOMIC_ACQUIRE));
 	pthread_join(thread, NULL);
 
 	printf("# mapped %d times, gone %d times\n", mapped, gone);

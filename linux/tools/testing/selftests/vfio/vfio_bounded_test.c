@@ -145,6 +145,9 @@ static int mapper(struct p2p *p, enum place place, int gate, int in, int out)
 		return 4;
 	if (place != IN_A_FAULT_BEHIND)
 		munmap(area, MAP_SIZE);
+	/* While a thread has mmap_lock, this one must not need it for a page fault */
+	if ((place == IN_MMAP || place == IN_BOTH) && mlockall(MCL_CURRENT))
+		return 10;
 	r.kb = proc_locked_kb();
 
 	if (place != NOWHERE)

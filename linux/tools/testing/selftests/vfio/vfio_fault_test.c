@@ -142,6 +142,52 @@ FAULT_TEST(map_unwinds_from_every_failed_allocation)
 	EXPECT_FALSE(more);
 }
 
+/*
+ * D10: contiguous pages that need two page tables, of which there is no memory for the
+ * second.  IOVA and memory differ in their place within a table, so no entry is a large one.
+ * A table that is not all unmapped stays, so each round has others.
+ */
+FAULT_TEST(map_of_a_huge_page_unwinds)
+{
+	int nth, ret, failed = 0, left = 0;
+	uint64_t iova;
+	bool more;
+	void *area;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+	if (self->inject < 0)
+		SKIP(return, NO_INJECTION);
+	if (iommu_lookup(self->p.bdf_a, IOVA_SCRATCH, NULL) < 0)
+		SKIP(return, "the page tables of the IOMMU cannot be read");
+
+	area = mmap(NULL, 2 * SZ_2M, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, area);
+	area = (void *)(((uintptr_t)area + SZ_2M - 1) & ~(SZ_2M - 1ul));
+	madvise(area, SZ_2M, MADV_HUGEPAGE);
+	memset(area, 1, SZ_2M);
+
+	for (nth = 1, more = true; more && nth < MAX_FAULTS; nth++) {
+		iova = IOVA_BAR + nth * SZ_4M + SZ_4K;
+		ASSERT_EQ(0, inject(self->inject, nth));
+		ret = dma_map(self->p.iommu, iova, area, SZ_2M, DMA_RW);
+		more = injected(self->inject);
+
+		if (ret) {
+			failed++;
+			left += iommu_lookup(self->p.bdf_a, iova, NULL) == 1;
+			left += iommu_lookup(self->p.bdf_a, iova + SZ_2M - SZ_4K, NULL) == 1;
+		} else {
+			EXPECT_EQ(SZ_2M, dma_unmap(self->p.iommu, iova, SZ_2M));
+		}
+	}
+	printf("# %d of %d allocations made it fail\n", failed, nth - 2);
+	EXPECT_EQ(0, left);
+	EXPECT_LT(0, failed);
+	EXPECT_FALSE(more);
+}
+
 /* D3: a close() that has no memory to spare removes the mappings nevertheless */
 FAULT_TEST(release_works_whatever_allocation_fails)
 {

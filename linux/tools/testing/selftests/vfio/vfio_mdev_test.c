@@ -7,9 +7,7 @@
  * IOVA to its device to pin that page, read three numbers back (pinned, told to
  * unpin, physical address).
  *
- * Older kernels hand out pfns to vendor drivers, those of device memory too.  Newer
- * ones hand out pages: there device memory cannot be pinned, but RAM beside it can.
- * The name of the module's type says which it is.
+ * Device memory cannot be pinned, but RAM beside it can.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -44,7 +42,6 @@ FIXTURE(mdev) {
 	struct p2p p;
 	int ret;
 	bool created;
-	bool pfns;
 	char create[128];	/* file that makes a mediated device */
 	struct iommu *iommu;
 	struct vfio_pci_device *mdev;
@@ -157,8 +154,6 @@ static void set_up(struct __test_metadata *_metadata, struct _test_data_mdev *se
 	if (!find_type(self->create, sizeof(self->create)))
 		return;
 
-	self->pfns = strstr(self->create, "-pfns/");
-	ASSERT_TRUE(self->pfns || strstr(self->create, "-pages/"));
 	ASSERT_EQ(0, write_text(self->create, UUID));
 	self->created = true;
 
@@ -215,20 +210,6 @@ static bool open_alone_with_another(struct __test_metadata *_metadata,
 	return true;
 }
 
-/* Is the page to pin one that this kernel can hand out? */
-static bool can_pin(const struct _test_data_mdev *self,
-		    const struct _fixture_variant_mdev *variant)
-{
-	return variant->pin_ram || self->pfns;
-}
-
-/* Is a page of the BAR pinned, if the pin succeeded? */
-static bool pins_bar(const struct _test_data_mdev *self,
-		     const struct _fixture_variant_mdev *variant)
-{
-	return !variant->pin_ram && self->pfns;
-}
-
 /* What is charged for the pin, and for all of the area, in KiB */
 static long pin_kb(const struct _fixture_variant_mdev *variant)
 {
@@ -244,32 +225,16 @@ static long area_kb(const struct _fixture_variant_mdev *variant)
 static void map_and_pin(struct __test_metadata *_metadata, struct _test_data_mdev *self,
 			const struct _fixture_variant_mdev *variant, struct iommu *iommu)
 {
-	bool can = can_pin(self, variant);
 	struct pin_info info;
 	int i;
 
 	ASSERT_EQ(0, dma_map(iommu, IOVA_BAR, self->area, self->size, DMA_RW));
 	for (i = 0; i < 3; i++)
-		ASSERT_EQ(can ? 0 : -EINVAL, pin(self->mdev, self->pin_iova));
+		ASSERT_EQ(variant->pin_ram ? 0 : -EINVAL, pin(self->mdev, self->pin_iova));
 
 	info = pin_info(self->mdev);
-	EXPECT_EQ(can, info.pinned);
+	EXPECT_EQ(variant->pin_ram, info.pinned);
 	EXPECT_EQ(0, info.told);
-	if (pins_bar(self, variant))
-		EXPECT_EQ(self->p.phys + SZ_4K, info.phys);
-}
-
-/* The mapping and the pin, if there was one, went with B */
-static void expect_dropped(struct __test_metadata *_metadata, struct _test_data_mdev *self,
-			   const struct _fixture_variant_mdev *variant, struct iommu *iommu)
-{
-	struct pin_info info = pin_info(self->mdev);
-
-	EXPECT_EQ(0, info.pinned);
-	EXPECT_EQ(can_pin(self, variant), info.told);
-	EXPECT_EQ(self->locked, proc_locked_kb());
-	EXPECT_EQ(-EINVAL, pin(self->mdev, self->pin_iova));
-	EXPECT_EQ(0, dma_unmap(iommu, IOVA_BAR, self->size));
 }
 
 /* What is not B's memory is as it was, of @kb, and ends with the unmap */
@@ -289,17 +254,6 @@ static void expect_kept(struct __test_metadata *_metadata, struct _test_data_mde
 	EXPECT_EQ(self->locked, proc_locked_kb());
 }
 
-/* Where no IOMMU maps it, the pin is the only use of the memory, and goes if it is B's */
-static void release_only_pinned(struct __test_metadata *_metadata, struct _test_data_mdev *self,
-				const struct _fixture_variant_mdev *variant)
-{
-	p2p_release(&self->p, self->bar, SZ_64K);
-	if (pins_bar(self, variant))
-		expect_dropped(_metadata, self, variant, self->iommu);
-	else
-		expect_kept(_metadata, self, variant, self->iommu, pin_kb(variant));
-}
-
 /* D9: a container of its own, without an IOMMU: the pin is the only use of the memory */
 TEST_F_TIMEOUT(mdev, release_drops_what_is_only_pinned, 120)
 {
@@ -310,7 +264,8 @@ TEST_F_TIMEOUT(mdev, release_drops_what_is_only_pinned, 120)
 	map_and_pin(_metadata, self, variant, self->iommu);
 	EXPECT_EQ(self->locked + pin_kb(variant), proc_locked_kb());
 
-	release_only_pinned(_metadata, self, variant);
+	p2p_release(&self->p, self->bar, SZ_64K);
+	expect_kept(_metadata, self, variant, self->iommu, pin_kb(variant));
 }
 
 /* D9, D4: mapped to an IOMMU too */
@@ -346,11 +301,11 @@ TEST_F_TIMEOUT(mdev, unmap_unpins, 120)
 	EXPECT_EQ(self->size, dma_unmap(self->iommu, IOVA_BAR, self->size));
 	info = pin_info(self->mdev);
 	EXPECT_EQ(0, info.pinned);
-	EXPECT_EQ(can_pin(self, variant), info.told);
+	EXPECT_EQ(variant->pin_ram, info.told);
 	EXPECT_EQ(self->locked, proc_locked_kb());
 
 	p2p_release(&self->p, self->bar, SZ_64K);
-	expect_dropped(_metadata, self, variant, self->iommu);
+	EXPECT_EQ(0, dma_unmap(self->iommu, IOVA_BAR, self->size));
 }
 
 /* D9, E11: a pin that cannot be had is an error, not a page */
@@ -366,12 +321,10 @@ TEST_F_TIMEOUT(mdev, pin_of_disabled_memory_is_refused, 120)
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
 	ret = pin(self->mdev, self->pin_iova);
 	EXPECT_EQ(variant->pin_ram, !ret);
-	if (pins_bar(self, variant))
-		EXPECT_EQ(-EFAULT, ret);
 	EXPECT_EQ(variant->pin_ram, pin_info(self->mdev).pinned);
 	EXPECT_EQ(self->locked + pin_kb(variant), proc_locked_kb());
 	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
-	EXPECT_EQ(can_pin(self, variant) ? 0 : -EINVAL, pin(self->mdev, self->pin_iova));
+	EXPECT_EQ(variant->pin_ram ? 0 : -EINVAL, pin(self->mdev, self->pin_iova));
 
 	p2p_release(&self->p, self->bar, SZ_64K);
 }
@@ -416,13 +369,14 @@ TEST_F_TIMEOUT(mdev, group_that_leaves_keeps_the_pin, 120)
 		EXPECT_TRUE(iommu_maps(bdf, self->bar_iova, self->p.phys));
 		EXPECT_EQ(self->locked + area_kb(variant), proc_locked_kb());
 		dev_close(&late);
-		EXPECT_EQ(can_pin(self, variant), pin_info(self->mdev).pinned);
+		EXPECT_EQ(variant->pin_ram, pin_info(self->mdev).pinned);
 		EXPECT_EQ(self->locked + pin_kb(variant), proc_locked_kb());
 		if (!i)
 			ASSERT_EQ(0, dev_open(&late, bdf, self->iommu));
 	}
 
-	release_only_pinned(_metadata, self, variant);
+	p2p_release(&self->p, self->bar, SZ_64K);
+	expect_kept(_metadata, self, variant, self->iommu, pin_kb(variant));
 }
 
 /*

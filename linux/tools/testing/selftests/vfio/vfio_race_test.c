@@ -715,8 +715,8 @@ RACE_TEST(release_of_thousands_of_mappings)
 
 /*
  * E4: an ioctl() that uses the container while its last group leaves it.  Device A
- * leaves and comes back, other threads map and unmap all the time.  This is the last
- * test because a kernel that gets it wrong does not live to see another one.
+ * leaves and comes back, other threads map and unmap all the time.  This test and the
+ * next come last because a kernel that gets one wrong does not live to see another.
  */
 RACE_TEST(map_racing_the_end_of_the_container)
 {
@@ -749,6 +749,91 @@ RACE_TEST(map_racing_the_end_of_the_container)
 	p2p_release(&self->p, c.bar, STRIDE);
 	EXPECT_EQ(0, dma_unmap(self->p.iommu, IOVA_BAR, THREADS * c.slots * STRIDE));
 	iommu_cleanup(iommu);
+}
+
+/* Threads that open and close the device of a group, or put it into a container and out */
+struct mover {
+	pthread_t thread;
+	struct vfio_pci_device dev;
+	bool *stop;
+	unsigned long done;
+};
+
+static void *opener_thread(void *arg)
+{
+	struct mover *m = arg;
+	int fd;
+
+	while (!__atomic_load_n(m->stop, __ATOMIC_RELAXED)) {
+		fd = dev_get_fd(&m->dev);
+		m->done += fd >= 0;
+		fd_close(&fd);
+	}
+
+	return NULL;
+}
+
+static void *mover_thread(void *arg)
+{
+	struct mover *m = arg;
+	int round = 0;
+
+	while (!__atomic_load_n(m->stop, __ATOMIC_RELAXED)) {
+		m->done += !group_attach(&m->dev);
+		nap(round++);
+		group_detach(&m->dev);
+	}
+
+	return NULL;
+}
+
+/*
+ * C3, E4: a device is open in a container or not at all, and a group is in one container
+ * or in none, however opens and moves of the group coincide.
+ */
+RACE_TEST(open_racing_the_moves_of_the_group)
+{
+	struct vfio_pci_device *dev;
+	struct mover m[3] = { };
+	struct iommu *iommu[2];
+	char bdf[BDF_LEN];
+	bool stop = false;
+	unsigned int i;
+
+	/* Not in a slot, which would be reset at each open */
+	if (self->ret || pci_find(&want_mem, 1, bdf) < 0)
+		SKIP(return, NO_VISITOR);
+
+	ASSERT_EQ(0, dev_prepare(bdf));
+	iommu[0] = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+	iommu[1] = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+	dev = dev_alloc(bdf, iommu[0]);
+	dev->group_fd = group_open(bdf);
+	ASSERT_LE(0, dev->group_fd);
+	for (i = 0; i < 3; i++) {
+		m[i].dev = *dev;
+		m[i].dev.iommu = iommu[i % 2];
+		m[i].stop = &stop;
+		ASSERT_EQ(0, pthread_create(&m[i].thread, NULL, i ? mover_thread : opener_thread,
+					    &m[i]));
+	}
+	sleep(8);
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	for (i = 0; i < 3; i++) {
+		pthread_join(m[i].thread, NULL);
+		EXPECT_LT(0, m[i].done);
+	}
+	printf("# opened %lu times, moved %lu and %lu times\n", m[0].done, m[1].done, m[2].done);
+
+	/* And then it goes on as ever */
+	group_detach(dev);
+	EXPECT_EQ(0, group_attach(dev));
+	m[0].dev.fd = dev_get_fd(dev);
+	EXPECT_LE(0, m[0].dev.fd);
+	fd_close(&m[0].dev.fd);
+	dev_close(&dev);
+	iommu_close(&iommu[0]);
+	iommu_close(&iommu[1]);
 }
 
 TEST_HARNESS_MAIN

@@ -180,6 +180,11 @@ static inline u16 vfio_pci_config_readw(struct vfio_pci_device *device, size_t c
 	return value;
 }
 
+static inline void vfio_pci_config_writeb(struct vfio_pci_device *device, size_t config, u8 value)
+{
+	vfio_pci_config_access(device, true, config, sizeof(value), &value);
+}
+
 static inline void vfio_pci_config_writew(struct vfio_pci_device *device, size_t config, u16 value)
 {
 	vfio_pci_config_access(device, true, config, sizeof(value), &value);

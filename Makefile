@@ -28,8 +28,7 @@
 # make spin		the models
 # make help		this text
 #
-# BASE=5.10		which kernel: a folder in series/; some are drafts, which nothing
-#			takes without being told to
+# BASE=5.10		which kernel: a folder in series/
 # KERNEL_SRC=PATH	a tree or tarball of it instead of Debian's
 # CACHE=PATH		where sources and compiled objects are kept
 # BUILD=PATH		where the rest is built, instead of build/
@@ -45,8 +44,7 @@
 # LARGE=256G		make bench: the size of the BAR, a power of two
 # FLAVOR=release	make stock, patched, selftests: without the debug machinery
 
-bases := $(shell cd series && grep -L '^DRAFT=' */base.conf | sed 's,/.*,,' | sort -V)
-drafts := $(shell cd series && grep -l '^DRAFT=' */base.conf | sed 's,/.*,,')
+bases := $(shell cd series && echo */base.conf | tr ' ' '\n' | sed 's,/.*,,' | sort -V)
 given := $(BASE)
 BASE ?= $(firstword $(bases))
 variables := KERNEL_SRC CACHE BUILD ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS V BOOT
@@ -55,7 +53,7 @@ export $(variables)
 # An empty variable is one that is not set.
 unexport $(foreach v,$(variables),$(if $($v),,$v))
 
-ifneq ($(given),$(filter all $(bases) $(drafts),$(given)))
+ifneq ($(given),$(filter all $(bases),$(given)))
 $(error unknown BASE '$(given)'; this project has: $(bases))
 endif
 

@@ -4,8 +4,7 @@
 # Which test shows which guarantee?  Every test says so in the comment above it
 # ("/* D3, E9: ... */"); docs/guarantees.md has a table of it, and this checks that
 # the table is true, that no test names a guarantee that does not exist, and that
-# no guarantee of the series is without something that shows it.  A base whose series
-# has a patch of the shared tests has tests of its own, which the table names apart.
+# no guarantee of the series is without something that shows it.
 #
 # Usage: lab/check-guarantees.sh [-u]	-u: write the table instead
 
@@ -26,25 +25,24 @@ other()
 	C1)		echo "in-tree users, built by patch in \`lab/check.sh\`; \`model/chain.pml\`" ;;
 	D2)		echo "no such parameter exists; \`lab/check.sh\` builds both configurations" ;;
 	D3)		echo "\`model/ranges.pml\`, \`model/chain.pml\`" ;;
-	D9|E5|E8|E9)	echo "for the earlier form \`model/devmem.pml\`" ;;
 	B3)		echo "the tests of A8, D7 and E11" ;;
 	B4)		echo "no test: no emulated device has such a region to mmap" ;;
 	A5)		echo "that other regions stay is skipped: no emulated device has one to mmap" ;;
 	D8)		echo "no test: \`vfio_bench others\` and its bar in docs/bench.md" ;;
 	E7)		echo "\`vfio_bench release\` and its bars in docs/bench.md" ;;
 	A6|A7|E2)	echo "\`model/memory.pml\`" ;;
-	E1|E4|E6|E10)	echo "\`model/chain.pml\`, for the earlier form \`model/devmem.pml\`" ;;
+	E1|E4|E6|E10)	echo "\`model/chain.pml\`" ;;
 	E13)		echo "\`model/chain.pml\`; lockdep, which is told of reclaim, in all tests" ;;
 	G1)		echo "\`model/away.pml\`, \`model/ranges.pml\`" ;;
 	esac
 }
 
-# cited DIR: lines of GUARANTEE PROGRAM TEST
+# Lines of GUARANTEE PROGRAM TEST
 cited()
 {
 	local file
 
-	for file in "$1"/*_test.c; do
+	for file in "$TESTS"/*_test.c; do
 		[[ -f $file ]] || continue
 		awk -v program="$(basename "$file" .c)" '
 		# The last comment before the test, or before its helpers
@@ -83,51 +81,7 @@ ids()
 	grep -oE '^- \*\*[A-H][0-9]+\*\*' "$DOC" | tr -d '* -'
 }
 
-# The patches of a base that change shared tests
-test_patches()
-{
-	local patch file
-
-	while read -r patch; do
-		patch=$TOP/series/$1/$patch
-		while read -r file; do
-			[[ ! -f $TESTS/$file ]] || realpath "$patch"
-		done < <(sed -n 's,^--- a/tools/testing/selftests/vfio/\([a-z_]*_test\.c\)$,\1,p' "$patch") | uniq
-	done < <(grep -E '\.patch[[:space:]]*$' "$TOP/series/$1/order" 2>/dev/null)
-}
-
-# What the tests say is in $work/all.  What they say besides with the patches of some
-# bases is in $work/N.cited, and these bases, the newest first, in $work/N.bases.
-read_tests()
-{
-	local base patches patch n=0 i
-
-	cited "$TESTS" > "$work/all"
-	while read -r base; do
-		patches=$(test_patches "$base")
-		[[ -n $patches ]] || continue
-		for ((i = 0; i < n; i++)); do
-			[[ $patches != "$(cat "$work/$i.patches")" ]] || break
-		done
-		echo "$base" >> "$work/$i.bases"
-		((i == n)) || continue
-		n=$((n + 1))
-		echo "$patches" > "$work/$i.patches"
-		mkdir -p "$work/$i/tools/testing/selftests"
-		cp -r "$TESTS" "$work/$i/tools/testing/selftests/"
-		while read -r patch; do
-			(cd "$work/$i" && GIT_CEILING_DIRECTORIES=$work git apply \
-				--include='tools/testing/selftests/vfio/*_test.c' "$patch") || {
-				echo "${patch#"$TOP/"} does not apply to linux/" >&2
-				exit 1
-			}
-		done <<< "$patches"
-		cited "$work/$i/tools/testing/selftests/vfio" |
-			grep -vxFf "$work/all" > "$work/$i.cited" || :
-	done < <(cd "$TOP/series" && { grep -L '^DRAFT=' -- */base.conf || :; } | sed 's,/.*,,' | sort -rV)
-}
-
-# tests_of ID FILE: the tests in there that show it, by program
+# tests_of ID: the tests that show it, by program
 tests_of()
 {
 	local program name last='' text=''
@@ -139,24 +93,19 @@ tests_of()
 			text+=", \`$name\`"
 		fi
 		last=$program
-	done < <(grep "^$1 " "$2" || :)
+	done < <(grep "^$1 " "$work/all" || :)
 	echo "$text"
 }
 
 table()
 {
-	local id how text more file
+	local id how text
 
 	echo
 	echo '| | |'
 	echo '|---|---|'
 	for id in $(ids); do
-		text=$(tests_of "$id" "$work/all")
-		for file in "$work"/*.cited; do
-			[[ -f $file ]] || continue
-			more=$(tests_of "$id" "$file")
-			text+=${more:+${text:+; }on $(paste -s -d , "${file%.cited}.bases" | sed 's/,/, /g') $more}
-		done
+		text=$(tests_of "$id")
 		how=$(other "$id")
 		text+=${how:+${text:+; }$how}
 		echo "| $id | $text |"
@@ -166,7 +115,7 @@ table()
 new=
 work=$(mktemp -d)
 trap 'rm -rf "$work" ${new:+"$new"}' EXIT
-read_tests
+cited > "$work/all"
 
 if [[ ${1:-} == -u ]]; then
 	new=$(mktemp "$DOC.XXXXXX")
@@ -195,10 +144,9 @@ result()
 
 echo "TAP version 13"
 known=$(ids)
-cat "$work/all" "$work"/*.cited > "$work/said" 2>/dev/null || :
-result "guarantees: every test says what it shows" "$(grep '^- ' "$work/said" || :)"
+result "guarantees: every test says what it shows" "$(grep '^- ' "$work/all" || :)"
 result "guarantees: those that tests name exist" \
-	"$(grep -v '^- ' "$work/said" | grep -vwFf <(printf '%s\n' "$known") || :)"
+	"$(grep -v '^- ' "$work/all" | grep -vwFf <(printf '%s\n' "$known") || :)"
 result "guarantees: each is shown by something" "$(table | grep '^| [A-H][0-9]* |  |$' || :)"
 result "guarantees: the table is up to date (lab/check-guarantees.sh -u)" \
 	"$(diff <(table) <(sed "1,\\,^$MARK,d" "$DOC") || :)"

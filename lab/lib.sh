@@ -75,11 +75,10 @@ plain_git()
 }
 ! command -v git >/dev/null || plain_git
 
-# The kernels that there is a series for, the oldest first, but no drafts.
+# The kernels that there is a series for, the oldest first
 bases()
 {
-	# Its status says whether there are drafts
-	(cd "$TOP/series" && { grep -L '^DRAFT=' -- */base.conf || :; }) | sed 's,/base\.conf$,,' | sort -V
+	(cd "$TOP/series" && printf '%s\n' */base.conf) | sed 's,/base\.conf$,,' | sort -V
 }
 
 # shellcheck disable=SC2034	# read by the commands

@@ -179,31 +179,6 @@ gone()
 
 echo "TAP version 13"
 
-holds devmem.pml "design: two containers, shared and reopened device, unbind, unload" \
-	-DNI=2 -DNS=1
-holds devmem.pml "design: old and new tracking object of one device at a time" \
-	-DNI=1 -DNS=2 -DIDLE
-breaks devmem.pml "unregistering under iommu->lock (the RFC's order) deadlocks" \
-	"$deadlock" "srcu_reader iommu_lock[0]" -DRFC_ORDER -DNI=1 -DNS=1
-breaks devmem.pml "unregistering from inside the callback deadlocks" \
-	"$deadlock" "srcu_reader iommu_lock[0]" -DCALLBACK_WAITS -DNI=1 -DNS=1
-breaks devmem.pml "tracking object without a reference: the callback uses a freed iommu" \
-	"$(gone iommu_freed)" "srcu_reader" -DNO_IOMMU_REF -DNI=1 -DNS=1
-breaks devmem.pml "ioctl concurrent with the container's release uses a freed iommu" \
-	"$(gone iommu_freed)" "" -DNO_IOCTL_GUARD -DNI=1 -DNS=1
-breaks devmem.pml "registering after mmap_lock leaves a mapping behind" \
-	"$(gone left_mapped)" "" -DLATE_REGISTER -DNI=1 -DNS=1
-breaks devmem.pml "opening during the release leaves a mapping behind" \
-	"$(gone left_mapped)" "" -DOPEN_UNLOCKED -DNI=1 -DNS=1
-breaks devmem.pml "trusting the tracking object after vendors were told kills it twice" \
-	"$(gone killed_twice)" "" -DNO_RECHECK -DNI=1 -DNS=1
-breaks devmem.pml "a worker that does not cancel the timer frees what that uses" \
-	"$(gone idev_freed)" "" -DWORKER_NO_CANCEL -DNI=1 -DNS=1 -DIDLE
-breaks devmem.pml "unbind that does not wait for registrations frees the device early" \
-	"$(gone dev_freed)" "" -DUNBIND_NO_WAIT -DNI=1 -DNS=1
-breaks devmem.pml "unload that does not wait for the workers pulls the code away" \
-	"$(gone text_gone)" "" -DUNLOAD_NO_FLUSH -DNI=1 -DNS=1
-
 holds memory.pml "design: faults against disabling, reset and hot resets"
 breaks memory.pml "faulting without memory_lock lets the CPU reach disabled memory" \
 	"$(gone bad_access)" "" -DFAULT_UNLOCKED

@@ -543,8 +543,8 @@ guest_version()
 # The names and groups that lab/tests.list has
 test_words()
 {
-	awk -F '|' '!/^#/ && NF > 2 { print $1, $2 }' "$TOP/lab/tests.list" | tr -s ' ' '\n' | grep -v '^@' |
-		grep . | sort -u
+	awk -F '|' '!/^#/ && NF > 2 { print $1, $2 }' "$TOP/lab/tests.list" | tr -s ' ' '\n' |
+		sed 's/@.*//' | grep . | sort -u
 }
 
 # known WORD LIST: ends the command if WORD is not in LIST, a word a line

@@ -187,6 +187,16 @@ make_initramfs()
 	exec 3<> /dev/ttyS1
 	stty raw -echo 115200 <&3
 	cd /t
+	# VT-d maps 16 MiB for an ISA bridge and its group, page by page.  Where one
+	# file has the tables of all devices, each look at it would list them.
+	for device in /sys/bus/pci/devices/*; do
+		[ -e /sys/kernel/debug/iommu/intel/domain_translation_struct ] || break
+		read -r class < "\$device/class" 2>/dev/null || continue
+		[ "\$class" = 0x060100 ] || continue
+		for device in "\${device%.*}".*; do
+			echo 1 > "\$device/remove"
+		done
+	done
 	for device in /sys/bus/pci/devices/*; do
 		[ -n "$bind" ] || break
 		read -r vendor < "\$device/vendor"

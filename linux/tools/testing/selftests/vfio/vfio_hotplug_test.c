@@ -170,6 +170,34 @@ PLUG_TEST(remove_and_rescan)
 	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
 }
 
+/* E10: a group that is held open outlives its device, and is closed after it went */
+PLUG_TEST(remove_while_the_group_is_open)
+{
+	struct action a;
+	char dir[128];
+	int group;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	munmap(self->p.window, SZ_1M);
+	self->p.window = NULL;
+	group = group_open(self->p.bdf_b);
+	ASSERT_LE(0, group);
+	snprintf(dir, sizeof(dir), "/sys/bus/pci/devices/%s", self->p.bdf_b);
+	ASSERT_EQ(0, action_start(&a, dir, "remove", "1"));
+	ASSERT_TRUE(action_done(&a, 30000));
+	EXPECT_FALSE(pci_present(self->p.bdf_b));
+	close(group);
+
+	ASSERT_EQ(0, action_start(&a, "/sys/bus/pci", "rescan", "1"));
+	ASSERT_TRUE(action_done(&a, 30000));
+	ASSERT_TRUE(pci_present(self->p.bdf_b));
+	ASSERT_EQ(0, pci_bar(self->p.bdf_b, self->p.bar, &self->p.phys, NULL));
+	self->bar = map_peer(_metadata, &self->p);
+	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
+}
+
 /* E1, E10: threads unbind and bind while the device is opened, mapped and closed */
 PLUG_TEST(unbind_and_bind_racing_open_and_close)
 {

@@ -884,7 +884,6 @@ int dev_feature_set(struct vfio_pci_device *dev, u32 feature)
 	return ioctl(dev->fd, VFIO_DEVICE_FEATURE, &arg) ? -errno : 0;
 }
 
-#ifdef VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP
 int dev_low_power_with_wakeup(struct vfio_pci_device *dev, int eventfd)
 {
 	struct {
@@ -899,7 +898,6 @@ int dev_low_power_with_wakeup(struct vfio_pci_device *dev, int eventfd)
 
 	return ioctl(dev->fd, VFIO_DEVICE_FEATURE, &arg) ? -errno : 0;
 }
-#endif
 
 #ifdef VFIO_DEVICE_FEATURE_DMA_BUF
 int dev_dmabuf_export(struct vfio_pci_device *dev, int bar, uint64_t size)

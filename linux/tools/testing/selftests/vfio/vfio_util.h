@@ -117,10 +117,19 @@ u8 dev_find_cap(struct vfio_pci_device *dev, u8 id);
 void dev_set_power(struct vfio_pci_device *dev, u16 state);
 int dev_feature_set(struct vfio_pci_device *dev, u32 feature);
 
-/* Not in the headers of older kernels */
-#ifdef VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP
-int dev_low_power_with_wakeup(struct vfio_pci_device *dev, int eventfd);
+/* Older kernels answer with ENOTTY */
+#ifndef VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
+#define VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY		3
+#define VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP	4
+#define VFIO_DEVICE_FEATURE_LOW_POWER_EXIT		5
+struct vfio_device_low_power_entry_with_wakeup {
+	__s32 wakeup_eventfd;
+	__u32 reserved;
+};
 #endif
+int dev_low_power_with_wakeup(struct vfio_pci_device *dev, int eventfd);
+
+/* Not in the headers of older kernels */
 #ifdef VFIO_DEVICE_FEATURE_DMA_BUF
 /* Returns the file of a dma-buf of the first @size bytes of a BAR */
 int dev_dmabuf_export(struct vfio_pci_device *dev, int bar, uint64_t size);

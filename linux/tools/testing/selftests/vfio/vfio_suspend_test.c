@@ -1557,7 +1557,7 @@ FIXTURE_TEARDOWN(parameter)
 #define MANY		65000
 
 /* D11: one mapping cannot take more entries than there are, and gives back what it took */
-TEST_F_TIMEOUT(parameter, entries_run_out, 300)
+TEST_F_TIMEOUT(parameter, entries_run_out, 900)
 {
 	int64_t avail;
 	void *area;

@@ -193,11 +193,12 @@ make_initramfs()
 	for device in /sys/bus/pci/devices/*; do
 		[ -e /sys/kernel/debug/iommu/intel/domain_translation_struct ] || break
 		case "\$(uname -r)" in 5.*) break ;; esac
-		read -r class < "\$device/class" 2>/dev/null || continue
+		read -r class < "\$device/class"
 		[ "\$class" = 0x060100 ] || continue
 		for device in "\${device%.*}".*; do
 			echo 1 > "\$device/remove"
 		done
+		break
 	done
 	for device in /sys/bus/pci/devices/*; do
 		[ -n "$bind" ] || break

@@ -189,15 +189,15 @@ make_initramfs()
 	cd /t
 	# VT-d maps 16 MiB for an ISA bridge and its group, page by page.  Where one
 	# file has the tables of all devices, each look at it would list them.  5.10
-	# cannot take several devices of a group away.
-	for device in /sys/bus/pci/devices/*; do
+	# must not empty a group, so the bridge itself stays there.
+	for device in /sys/bus/pci/devices/*.0; do
 		[ -e /sys/kernel/debug/iommu/intel/domain_translation_struct ] || break
-		case "\$(uname -r)" in 5.*) break ;; esac
 		read -r class < "\$device/class"
 		[ "\$class" = 0x060100 ] || continue
-		for device in "\${device%.*}".*; do
-			echo 1 > "\$device/remove"
+		for function in "\${device%.0}".[1-7]; do
+			echo 1 > "\$function/remove"
 		done
+		case "\$(uname -r)" in 5.*) ;; *) echo 1 > "\$device/remove" ;; esac
 		break
 	done
 	for device in /sys/bus/pci/devices/*; do

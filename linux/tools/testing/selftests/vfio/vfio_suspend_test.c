@@ -40,6 +40,7 @@
 #define NO_RESET	"the device cannot be reset"
 #define NO_LOW_POWER	"the kernel has no low power for this device"
 #define NO_LOOKUP	"the page tables of the IOMMU cannot be read"
+#define SLOW_LOOKUP	"reading the page tables takes longer than a reset"
 
 #define MAP_SIZE	SZ_64K
 /* A register of the e1000e that holds 32 bits and does nothing (RDBAH) */
@@ -710,12 +711,16 @@ TEST_F_TIMEOUT(reset, suspended_meanwhile, TIMEOUT)
 {
 	bool want = variant->want && !variant->nic;
 	int ret, looks = 0, dmas = 0, i;
+	uint64_t start = now_us();
 	struct seen seen;
 
 	if (self->missing)
 		SKIP(return, NO_DEVICES);
 	if (iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL) < 0)
 		SKIP(return, NO_LOOKUP);
+	/* Older kernels list the pages of all devices each time */
+	if (now_us() - start > 200000)
+		SKIP(return, SLOW_LOOKUP);
 
 	expect_mapped();
 	/* A reset may be over before anybody has looked */
@@ -1443,6 +1448,15 @@ TEST_F_TIMEOUT(suspend, calls_of_dpdk, TIMEOUT)
 	expect_mapped();
 }
 
+/* 5.10 cannot unmap all at once, and is asked for the half that is in use */
+static int64_t unmap_all(struct iommu *iommu)
+{
+	if (dma_has(iommu, VFIO_UNMAP_ALL))
+		return dma_unmap_flags(iommu, 0, 0, VFIO_DMA_UNMAP_FLAG_ALL);
+
+	return dma_unmap(iommu, 0, 1ULL << 63);
+}
+
 /* D3: QEMU unmaps by sections of memory, maps over nothing, and unmaps all in the end */
 TEST_F_TIMEOUT(suspend, calls_of_qemu, TIMEOUT)
 {
@@ -1469,9 +1483,8 @@ TEST_F_TIMEOUT(suspend, calls_of_qemu, TIMEOUT)
 	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->bar, MAP_SIZE, DMA_RW));
 	p2p_release(&self->p, self->bar, MAP_SIZE);
 	/* The page and the one of A's driver are unmapped with it */
-	EXPECT_EQ(MAP_SIZE + 2 * SZ_4K,
-		  dma_unmap_flags(self->p.iommu, 0, 0, VFIO_DMA_UNMAP_FLAG_ALL));
-	EXPECT_EQ(0, dma_unmap_flags(self->p.iommu, 0, 0, VFIO_DMA_UNMAP_FLAG_ALL));
+	EXPECT_EQ(MAP_SIZE + 2 * SZ_4K, unmap_all(self->p.iommu));
+	EXPECT_EQ(0, unmap_all(self->p.iommu));
 	EXPECT_EQ(self->avail + 1, dma_avail(self->p.iommu));
 	EXPECT_TRUE(is_gone(&self->p, IOVA_BAR));
 }

@@ -94,6 +94,34 @@ static void *map_peer(struct __test_metadata *_metadata, struct p2p *p)
 	return bar;
 }
 
+/* Take B out of the kernel's sight */
+static void remove_peer(struct __test_metadata *_metadata, struct p2p *p)
+{
+	struct action a;
+	char dir[128];
+
+	snprintf(dir, sizeof(dir), "/sys/bus/pci/devices/%s", p->bdf_b);
+	ASSERT_EQ(0, action_start(&a, dir, "remove", "1"));
+	ASSERT_TRUE(action_done(&a, 30000));
+	EXPECT_FALSE(pci_present(p->bdf_b));
+}
+
+/* And have it found again, with memory that works.  Returns a mapping of it. */
+static void *rescan_peer(struct __test_metadata *_metadata, struct p2p *p)
+{
+	struct action a;
+	void *bar;
+
+	ASSERT_EQ(0, action_start(&a, "/sys/bus/pci", "rescan", "1"));
+	ASSERT_TRUE(action_done(&a, 30000));
+	ASSERT_TRUE(pci_present(p->bdf_b));
+	ASSERT_EQ(0, pci_bar(p->bdf_b, p->bar, &p->phys, NULL));
+	bar = map_peer(_metadata, p);
+	EXPECT_EQ(1, p2p_lands(p, IOVA_BAR, 0));
+
+	return bar;
+}
+
 /* E10: unbind after the device is closed, its mapping never unmapped */
 PLUG_TEST(unbind_after_close)
 {
@@ -144,37 +172,24 @@ PLUG_TEST(unbind_before_close)
 /* E10: the same with the device removed from the kernel's sight, and found again */
 PLUG_TEST(remove_and_rescan)
 {
-	struct action a;
-	char dir[128];
-
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
 
 	self->bar = map_peer(_metadata, &self->p);
-	snprintf(dir, sizeof(dir), "/sys/bus/pci/devices/%s", self->p.bdf_b);
 	munmap(self->p.window, SZ_1M);
 	self->p.window = NULL;
 	p2p_release(&self->p, self->bar, SZ_64K);
 
-	ASSERT_EQ(0, action_start(&a, dir, "remove", "1"));
-	ASSERT_TRUE(action_done(&a, 30000));
-	EXPECT_FALSE(pci_present(self->p.bdf_b));
+	remove_peer(_metadata, &self->p);
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 	EXPECT_EQ(SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 
-	ASSERT_EQ(0, action_start(&a, "/sys/bus/pci", "rescan", "1"));
-	ASSERT_TRUE(action_done(&a, 30000));
-	ASSERT_TRUE(pci_present(self->p.bdf_b));
-	ASSERT_EQ(0, pci_bar(self->p.bdf_b, self->p.bar, &self->p.phys, NULL));
-	self->bar = map_peer(_metadata, &self->p);
-	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
+	self->bar = rescan_peer(_metadata, &self->p);
 }
 
 /* E10: a group that is held open outlives its device, and is closed after it went */
 PLUG_TEST(remove_while_the_group_is_open)
 {
-	struct action a;
-	char dir[128];
 	int group;
 
 	if (self->ret)
@@ -184,18 +199,10 @@ PLUG_TEST(remove_while_the_group_is_open)
 	self->p.window = NULL;
 	group = group_open(self->p.bdf_b);
 	ASSERT_LE(0, group);
-	snprintf(dir, sizeof(dir), "/sys/bus/pci/devices/%s", self->p.bdf_b);
-	ASSERT_EQ(0, action_start(&a, dir, "remove", "1"));
-	ASSERT_TRUE(action_done(&a, 30000));
-	EXPECT_FALSE(pci_present(self->p.bdf_b));
+	remove_peer(_metadata, &self->p);
 	close(group);
 
-	ASSERT_EQ(0, action_start(&a, "/sys/bus/pci", "rescan", "1"));
-	ASSERT_TRUE(action_done(&a, 30000));
-	ASSERT_TRUE(pci_present(self->p.bdf_b));
-	ASSERT_EQ(0, pci_bar(self->p.bdf_b, self->p.bar, &self->p.phys, NULL));
-	self->bar = map_peer(_metadata, &self->p);
-	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
+	self->bar = rescan_peer(_metadata, &self->p);
 }
 
 /* E1, E10: threads unbind and bind while the device is opened, mapped and closed */

@@ -104,6 +104,7 @@ static void expect_gone_of_another(struct __test_metadata *_metadata, struct p2p
 	ASSERT_EQ(0, status);
 	EXPECT_EQ(dma_unmap(p->iommu, other, SZ_4K) ? size : 0,
 		  dma_unmap(p->iommu, iova, size));
+	EXPECT_EQ(0, dma_unmap(p->iommu, iova, size));
 }
 
 /* D3: the last reference to go is the CPU's mapping of the BAR */

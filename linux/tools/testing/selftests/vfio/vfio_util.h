@@ -118,7 +118,10 @@ void dev_set_power(struct vfio_pci_device *dev, u16 state);
 int dev_feature_set(struct vfio_pci_device *dev, u32 feature);
 
 /* Older kernels answer with ENOTTY */
-#ifndef VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
+#ifdef VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
+#define HAVE_LOW_POWER	true
+#else
+#define HAVE_LOW_POWER	false
 #define VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY		3
 #define VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP	4
 #define VFIO_DEVICE_FEATURE_LOW_POWER_EXIT		5

@@ -761,6 +761,15 @@ TEST_F_TIMEOUT(reset, stays_suspended_if_disabled, TIMEOUT)
 	EXPECT_TRUE(is_gone(&self->p, IOVA_BAR));
 	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
 	expect_mapped();
+
+	/* It wakes up a device in low power, whose command register enables the memory */
+	if (variant->how != by_sysfs ||
+	    dev_feature_set(self->p.b, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY))
+		return;
+	EXPECT_EQ(0, by_sysfs(&self->p));
+	EXPECT_TRUE(is_gone(&self->p, IOVA_BAR));
+	EXPECT_EQ(0, dev_feature_set(self->p.b, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT));
+	expect_mapped();
 }
 
 /*
@@ -793,31 +802,62 @@ FIXTURE_TEARDOWN(error)
 	close_both(&self->p);
 }
 
+/* An eventfd that tells of errors of B */
+static int error_eventfd(struct p2p *p)
+{
+	char buf[sizeof(struct vfio_irq_set) + sizeof(s32)] __aligned(8) = {};
+	struct vfio_irq_set *set = (void *)buf;
+	s32 fd = eventfd(0, EFD_CLOEXEC);
+
+	set->argsz = sizeof(buf);
+	set->flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
+	set->index = VFIO_PCI_ERR_IRQ_INDEX;
+	set->count = 1;
+	memcpy(set->data, &fd, sizeof(fd));
+	if (fd >= 0 && ioctl(p->b->fd, VFIO_DEVICE_SET_IRQS, set))
+		fd_close(&fd);
+
+	return fd;
+}
+
 /*
- * G1: a fatal error takes the memory away.  The reset that ends it leaves the BARs empty, and
+ * G1: a fatal error takes the memory away, before the user is told of it.  The reset of the
+ * link that follows takes a tenth of a second and more.  It leaves the BARs empty, and
  * vfio-pci does not restore them by itself.  So the memory is back when the user enables it.
  */
 TEST_F_TIMEOUT(error, suspended_until_the_bars_are_back, TIMEOUT)
 {
-	struct seen seen;
-	int ret, i;
+	struct reset r = { .how = by_fatal_error, .p = &self->p };
+	struct pollfd told = { .events = POLLIN };
+	uint64_t n;
+	int i;
 
 	if (self->missing)
 		SKIP(return, NO_NIC);
 
+	told.fd = error_eventfd(&self->p);
+	ASSERT_LE(0, told.fd);
 	for (i = 0; i < 2; i++) {
 		expect_mapped();
-		ret = reset_and_look(&self->p, by_fatal_error, 0, false, &seen);
-		if (ret == -ENOENT)
+		r.done = false;
+		ASSERT_EQ(0, pthread_create(&r.thread, NULL, reset_thread, &r));
+		while (!poll(&told, 1, 10) && !__atomic_load_n(&r.done, __ATOMIC_ACQUIRE))
+			;
+		if (told.revents) {
+			expect_gone();
+			EXPECT_EQ(sizeof(n), read(told.fd, &n, sizeof(n)));
+		}
+		pthread_join(r.thread, NULL);
+		if (r.ret == -ENOENT)
 			SKIP(return, "this kernel cannot inject errors");
-		EXPECT_EQ(0, ret);
-		printf("# not mapped %d times\n", seen.gone);
-		EXPECT_LT(0, seen.gone);
+		EXPECT_EQ(0, r.ret);
+		EXPECT_NE(0, told.revents);
 		expect_gone();
 		vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
 	}
 	expect_mapped();
 	EXPECT_EQ(MAP_SIZE, dma_unmap(self->p.iommu, IOVA_BAR, MAP_SIZE));
+	close(told.fd);
 }
 
 /*
@@ -1331,15 +1371,22 @@ TEST_F_TIMEOUT(neighbours, each_goes_by_itself, TIMEOUT)
 }
 
 /*
- * A group joins A's container while B's memory is away
+ * A group joins A's container.  VT-d has one domain for both, unless it cannot.
  */
 FIXTURE(joins) {
 	struct p2p p;
 	struct vfio_pci_device *d;
 	char bdf_d[BDF_LEN];
 	void *bar;
-	bool missing;
+	const char *missing;
 };
+
+FIXTURE_VARIANT(joins) {
+	bool apart;
+};
+
+FIXTURE_VARIANT_ADD(joins, the_domain) { .apart = false };
+FIXTURE_VARIANT_ADD(joins, with_its_own) { .apart = true };
 
 FIXTURE_SETUP(joins)
 {
@@ -1348,7 +1395,7 @@ FIXTURE_SETUP(joins)
 	if (ret >= 0)
 		ret = p2p_open(&self->p, &want_mem_slot);
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	self->missing = ret;
+	self->missing = ret ? NO_EDUS : NULL;
 	if (ret)
 		return;
 
@@ -1357,38 +1404,99 @@ FIXTURE_SETUP(joins)
 	self->bar = p2p_bar(&self->p, 0, MAP_SIZE);
 	ASSERT_NE(NULL, self->bar);
 	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->bar, MAP_SIZE, DMA_RW));
-	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
-	ASSERT_EQ(0, dev_open(&self->d, self->bdf_d, self->p.iommu));
+	if (variant->apart && !iommu_table(self->p.bdf_a))
+		self->missing = NO_LOOKUP;
 }
 
 FIXTURE_TEARDOWN(joins)
 {
-	if (self->missing)
-		return;
 	dev_close(&self->d);
-	p2p_close(&self->p);
+	if (self->p.iommu)
+		p2p_close(&self->p);
 }
 
-/*
- * D3, G1: it has the memory when that is back, and goes on when the first group has left.
- * VT-d gives both groups one domain.
- */
-TEST_F_TIMEOUT(joins, while_suspended, TIMEOUT)
+static int join(struct __test_metadata *_metadata, struct _test_data_joins *self,
+		const struct _fixture_variant_joins *variant)
 {
-	if (self->missing)
-		SKIP(return, NO_EDUS);
+	struct p2p *p = &self->p;
+	int ret;
 
+	if (!variant->apart)
+		return dev_open(&self->d, self->bdf_d, p->iommu);
+
+	ret = dev_open_apart(&self->d, self->bdf_d, p->iommu, p->bdf_a);
+	if (!ret)
+		EXPECT_NE(iommu_table(p->bdf_a), iommu_table(self->bdf_d));
+
+	return ret;
+}
+
+#define NO_DOMAIN	"the kernel cannot be made to use two domains"
+
+static bool d_maps(struct _test_data_joins *self)
+{
+	return iommu_maps(self->bdf_d, IOVA_BAR, self->p.phys) &&
+	       iommu_maps(self->bdf_d, IOVA_BAR + MAP_SIZE - SZ_4K,
+			  self->p.phys + MAP_SIZE - SZ_4K);
+}
+
+/* D3, G1: it has what is mapped, until that is suspended or released */
+TEST_F_TIMEOUT(joins, while_mapped, TIMEOUT)
+{
+	int ret;
+
+	if (self->missing)
+		SKIP(return, "%s", self->missing);
+
+	ret = join(_metadata, self, variant);
+	if (ret == -ENOENT || ret == -ENODATA)
+		SKIP(return, NO_DOMAIN);
+	ASSERT_EQ(0, ret);
+	EXPECT_TRUE(d_maps(self));
+	expect_mapped_at(0);
+	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
 	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 	EXPECT_TRUE(is_gone(&self->p, IOVA_BAR));
 	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
-	EXPECT_TRUE(iommu_maps(self->bdf_d, IOVA_BAR, self->p.phys));
+	EXPECT_TRUE(d_maps(self));
+	expect_mapped_at(0);
+
+	/* And what is mapped from now on */
+	EXPECT_EQ(MAP_SIZE, dma_unmap(self->p.iommu, IOVA_BAR, MAP_SIZE));
+	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
+	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->bar, MAP_SIZE, DMA_RW));
+	EXPECT_TRUE(d_maps(self));
+	expect_mapped_at(0);
+	p2p_release(&self->p, self->bar, MAP_SIZE);
+	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
+	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
+	EXPECT_EQ(MAP_SIZE, dma_unmap(self->p.iommu, IOVA_BAR, MAP_SIZE));
+}
+
+/* D3, G1: it has the memory when that is back, and goes on when the first group has left */
+TEST_F_TIMEOUT(joins, while_suspended, TIMEOUT)
+{
+	int ret;
+
+	if (self->missing)
+		SKIP(return, "%s", self->missing);
+
+	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
+	ret = join(_metadata, self, variant);
+	if (ret == -ENOENT || ret == -ENODATA)
+		SKIP(return, NO_DOMAIN);
+	ASSERT_EQ(0, ret);
+	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
+	EXPECT_TRUE(is_gone(&self->p, IOVA_BAR));
+	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
+	EXPECT_TRUE(d_maps(self));
 	expect_mapped_at(0);
 
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
 	dev_close(&self->p.a);
 	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
-	EXPECT_TRUE(iommu_maps(self->bdf_d, IOVA_BAR, self->p.phys));
+	EXPECT_TRUE(d_maps(self));
 	p2p_release(&self->p, self->bar, MAP_SIZE);
 	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 	EXPECT_EQ(MAP_SIZE, dma_unmap(self->p.iommu, IOVA_BAR, MAP_SIZE));
@@ -1397,12 +1505,17 @@ TEST_F_TIMEOUT(joins, while_suspended, TIMEOUT)
 /* G1, D3: released while suspended, it is nothing that a group which joins then would get */
 TEST_F_TIMEOUT(joins, after_a_release_while_suspended, TIMEOUT)
 {
-	if (self->missing)
-		SKIP(return, NO_EDUS);
+	int ret;
 
-	dev_close(&self->d);
+	if (self->missing)
+		SKIP(return, "%s", self->missing);
+
+	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
 	p2p_release(&self->p, self->bar, MAP_SIZE);
-	ASSERT_EQ(0, dev_open(&self->d, self->bdf_d, self->p.iommu));
+	ret = join(_metadata, self, variant);
+	if (ret == -ENOENT || ret == -ENODATA)
+		SKIP(return, NO_DOMAIN);
+	ASSERT_EQ(0, ret);
 	EXPECT_NE(1, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 	EXPECT_EQ(-EEXIST, dma_map(self->p.iommu, IOVA_BAR, self->p.scratch, SZ_4K, DMA_RW));
 	EXPECT_EQ(MAP_SIZE, dma_unmap(self->p.iommu, IOVA_BAR, MAP_SIZE));

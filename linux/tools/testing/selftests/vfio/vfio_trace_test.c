@@ -343,6 +343,50 @@ TRACE_TEST(suspension_is_traced)
 			    (unsigned long long)self->p.phys);
 }
 
+/*
+ * E13: what is mapped under the lock that a release waits for is what one page table holds,
+ * for MAP_DMA and for a resume.  A page between IOVA and memory makes all entries small.
+ */
+TRACE_TEST(large_ranges_are_mapped_in_pieces)
+{
+	unsigned long long size, sum;
+	const char *p;
+	int i, round;
+	void *bar;
+
+	if (self->missing)
+		SKIP(return, "%s", self->missing);
+	if (self->p.size < 2 * SZ_4M)
+		SKIP(return, "the memory is too small");
+
+	bar = p2p_bar(&self->p, 0, 2 * SZ_4M);
+	ASSERT_NE(NULL, bar);
+	ASSERT_EQ(0, write_text(trace_path("events/iommu/map/enable"), "1"));
+	for (round = 0; round < 2; round++) {
+		if (!round) {
+			EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + SZ_4K, bar, 2 * SZ_4M,
+					     DMA_RW));
+		} else {
+			vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
+			vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
+		}
+		lines_read(_metadata, &lines, trace_path("trace"), SIZE_MAX / 2);
+		for (i = 0, sum = 0; i < lines.count; i++) {
+			p = strstr(lines.line[i], ": map: IOMMU:");
+			p = p ? strstr(p, " size=") : NULL;
+			if (!p)
+				continue;
+			size = strtoull(p + strlen(" size="), NULL, 0);
+			EXPECT_GE(SZ_2M, size);
+			sum += size;
+		}
+		EXPECT_EQ(2 * SZ_4M, sum);
+		trace_read(_metadata);
+	}
+	EXPECT_EQ(0, write_text(trace_path("events/iommu/map/enable"), "0"));
+	EXPECT_EQ(2 * SZ_4M, dma_unmap(self->p.iommu, IOVA_BAR + SZ_4K, 2 * SZ_4M));
+}
+
 /* H1: containers are told apart; a group that joins or leaves one changes nothing */
 TRACE_TEST(containers_are_told_apart)
 {

@@ -703,6 +703,24 @@ int dev_prepare(const char *bdf)
 	return 0;
 }
 
+/* @dev has a group, which is in its container */
+static int dev_open_in_group(struct vfio_pci_device **pdev, struct vfio_pci_device *dev)
+{
+	int ret;
+
+	__vfio_pci_group_get_device_fd(dev, dev->bdf, NULL);
+	dev->info.argsz = sizeof(dev->info);
+	if (dev->fd < 0 || ioctl(dev->fd, VFIO_DEVICE_GET_INFO, &dev->info))
+		ret = -errno;
+	else
+		ret = region_info(dev->fd, VFIO_PCI_CONFIG_REGION_INDEX, &dev->config_space);
+	if (ret)
+		dev_close(&dev);
+
+	*pdev = dev;
+	return ret;
+}
+
 int dev_open(struct vfio_pci_device **pdev, const char *bdf, struct iommu *iommu)
 {
 	struct vfio_pci_device *dev;
@@ -716,17 +734,42 @@ int dev_open(struct vfio_pci_device **pdev, const char *bdf, struct iommu *iommu
 	dev = dev_alloc(bdf, iommu);
 	vfio_pci_group_setup(dev, bdf);
 	vfio_container_set_iommu(dev);
-	__vfio_pci_group_get_device_fd(dev, bdf, NULL);
-	dev->info.argsz = sizeof(dev->info);
-	if (dev->fd < 0 || ioctl(dev->fd, VFIO_DEVICE_GET_INFO, &dev->info))
-		ret = -errno;
-	else
-		ret = region_info(dev->fd, VFIO_PCI_CONFIG_REGION_INDEX, &dev->config_space);
-	if (ret)
-		dev_close(&dev);
 
-	*pdev = dev;
-	return ret;
+	return dev_open_in_group(pdev, dev);
+}
+
+int dev_open_apart(struct vfio_pci_device **pdev, const char *bdf, struct iommu *iommu,
+		   const char *other)
+{
+	struct vfio_pci_device *dev;
+	int inject, nth, ret;
+	bool more = true;
+
+	*pdev = NULL;
+	ret = dev_prepare(bdf);
+	if (ret)
+		return ret;
+	inject = fault_inject_open();
+	if (inject < 0)
+		return inject;
+
+	dev = dev_alloc(bdf, iommu);
+	for (nth = 1, ret = -ENODATA; ret && more; nth++) {
+		dev->group_fd = group_open(bdf);
+		fault_inject(inject, nth);
+		ret = ioctl(dev->group_fd, VFIO_GROUP_SET_CONTAINER, &iommu->container_fd);
+		more = fault_injected(inject);
+		if (!ret && iommu_table(bdf) == iommu_table(other))
+			ret = -ENODATA;
+		if (ret)
+			fd_close(&dev->group_fd);
+	}
+	fd_close(&inject);
+	if (!ret)
+		return dev_open_in_group(pdev, dev);
+
+	dev_close(&dev);
+	return -ENODATA;
 }
 
 /* One more fd of the device */
@@ -1032,6 +1075,67 @@ long proc_page_tables_kb(void)
 }
 
 /*
+ * Memory allocations that fail
+ */
+
+/* Let the @nth allocation of this thread fail from now on, 0 for none */
+int fault_inject(int fd, int nth)
+{
+	char buf[16];
+	int len = snprintf(buf, sizeof(buf), "%d", nth);
+
+	return pwrite(fd, buf, len, 0) == len ? 0 : -errno;
+}
+
+/* Has one failed?  Ends the injection */
+bool fault_injected(int fd)
+{
+	char buf[16] = "";
+	ssize_t n;
+
+	n = pread(fd, buf, sizeof(buf) - 1, 0);
+	fault_inject(fd, 0);
+
+	return n > 0 && !atoi(buf);
+}
+
+static const char *const fault_kinds[] = { "failslab", "fail_page_alloc" };
+
+/* Into allocations that may sleep, too, or only into the others */
+int fault_inject_all(bool all)
+{
+	char path[128];
+	size_t i;
+	int ret = 0;
+
+	for (i = 0; i < ARRAY_SIZE(fault_kinds) && !ret; i++) {
+		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/ignore-gfp-wait",
+			 fault_kinds[i]);
+		ret = write_text(path, all ? "N" : "Y");
+	}
+
+	return ret;
+}
+
+int fault_inject_open(void)
+{
+	char path[128];
+	size_t i;
+
+	if (fault_inject_all(true))
+		return -ENOENT;
+	/* Without a word, and pages of any kind and number */
+	for (i = 0; i < ARRAY_SIZE(fault_kinds); i++) {
+		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/verbose", fault_kinds[i]);
+		write_text(path, "0");
+	}
+	write_text("/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem", "N");
+	write_text("/sys/kernel/debug/fail_page_alloc/min-order", "0");
+
+	return open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+}
+
+/*
  * IOMMU page tables.  Each reader answers for one IOMMU driver and its format.
  */
 #define INTEL_DEBUGFS	"/sys/kernel/debug/iommu/intel"
@@ -1063,19 +1167,26 @@ static bool intel_parse_line(const char *line, uint64_t *iova, uint64_t *phys, u
 	return true;
 }
 
-static int intel_lookup(const char *bdf, uint64_t want, uint64_t *phys)
+/* Newer kernels have a file a device, older ones have all in one file */
+static FILE *intel_open(const char *bdf)
 {
-	char line[512], path[PATH_MAX], name[BDF_LEN];
-	uint64_t iova, base, size;
-	bool ours = false;
-	int ret = -ENOENT;
+	char path[PATH_MAX];
 	FILE *f;
 
-	/* Newer kernels have a file a device, older ones have all in one file */
 	snprintf(path, sizeof(path), INTEL_DEBUGFS "/%s/domain_translation_struct", bdf);
 	f = fopen(path, "re");
-	if (!f)
-		f = fopen(INTEL_DEBUGFS "/domain_translation_struct", "re");
+
+	return f ?: fopen(INTEL_DEBUGFS "/domain_translation_struct", "re");
+}
+
+static int intel_lookup(const char *bdf, uint64_t want, uint64_t *phys)
+{
+	uint64_t iova, base, size;
+	char line[512], name[BDF_LEN];
+	FILE *f = intel_open(bdf);
+	bool ours = false;
+	int ret = -ENOENT;
+
 	if (!f)
 		return -ENOENT;
 
@@ -1100,12 +1211,31 @@ static int intel_lookup(const char *bdf, uint64_t want, uint64_t *phys)
 	return ret;
 }
 
+/* Device <bdf> ... @0x<table> */
+static uint64_t intel_table(const char *bdf)
+{
+	char line[512], name[BDF_LEN], *at;
+	FILE *f = intel_open(bdf);
+	uint64_t table = 0;
+
+	while (f && !table && fgets(line, sizeof(line), f)) {
+		at = strstr(line, " @0x");
+		if (at && sscanf(line, "Device %31s", name) == 1 && !strcmp(name, bdf))
+			table = strtoull(at + 2, NULL, 0);
+	}
+	if (f)
+		fclose(f);
+
+	return table;
+}
+
 static const struct iommu_reader {
 	const char *name;
 	int (*lookup)(const char *bdf, uint64_t iova, uint64_t *phys);
+	uint64_t (*table)(const char *bdf);
 } iommu_readers[] = {
-	{ "intel", intel_lookup },
-	{ NULL, NULL }
+	{ "intel", intel_lookup, intel_table },
+	{ NULL, NULL, NULL }
 };
 
 int iommu_lookup(const char *bdf, uint64_t iova, uint64_t *phys)
@@ -1120,6 +1250,17 @@ int iommu_lookup(const char *bdf, uint64_t iova, uint64_t *phys)
 	}
 
 	return ret;
+}
+
+uint64_t iommu_table(const char *bdf)
+{
+	const struct iommu_reader *reader;
+	uint64_t table = 0;
+
+	for (reader = iommu_readers; reader->name && !table; reader++)
+		table = reader->table(bdf);
+
+	return table;
 }
 
 bool iommu_maps(const char *bdf, uint64_t iova, uint64_t phys)

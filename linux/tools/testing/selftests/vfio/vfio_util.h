@@ -99,6 +99,13 @@ struct vfio_pci_device *dev_alloc(const char *bdf, struct iommu *iommu);
 int dev_prepare(const char *bdf);
 /* The device alone, without its BARs */
 int dev_open(struct vfio_pci_device **dev, const char *bdf, struct iommu *iommu);
+/*
+ * The same, with its group in another domain of the IOMMU than that of device @other, which
+ * is in the container.  The kernel attaches it to one of its own if it has no memory to
+ * attach it to that one.  -ENODATA if it always has; -ENOENT without fault injection.
+ */
+int dev_open_apart(struct vfio_pci_device **dev, const char *bdf, struct iommu *iommu,
+		   const char *other);
 int dev_get_fd(const struct vfio_pci_device *dev);
 /* All but the group */
 void dev_close_fd(struct vfio_pci_device *dev);
@@ -173,6 +180,16 @@ long proc_locked_kb(void);
 long proc_page_tables_kb(void);
 
 /*
+ * Have memory allocations fail in this thread: the @nth from now on, of those that cannot
+ * sleep or of all.  fault_inject_open() returns a file for the others, or -ENOENT.
+ * fault_injected() says whether one has failed, and ends it.
+ */
+int fault_inject_open(void);
+int fault_inject_all(bool all);
+int fault_inject(int fd, int nth);
+bool fault_injected(int fd);
+
+/*
  * The IOMMU's own page tables, as the kernel shows them in debugfs: is @iova
  * mapped for the device, and to which physical address?  Returns 1 if mapped, 0
  * if not, negative if this kernel or this IOMMU does not tell.
@@ -180,6 +197,8 @@ long proc_page_tables_kb(void);
 int iommu_lookup(const char *bdf, uint64_t iova, uint64_t *phys);
 /* Is it mapped to @phys?  True as well if nothing is known; says so if it is not */
 bool iommu_maps(const char *bdf, uint64_t iova, uint64_t phys);
+/* Where they begin, which tells one domain from another; 0 if that is not known */
+uint64_t iommu_table(const char *bdf);
 
 /*
  * Device A, an edu, does DMA through a container; BAR @bar of device B is where

@@ -805,7 +805,7 @@ FIXTURE_TEARDOWN(error)
 /* An eventfd that tells of errors of B */
 static int error_eventfd(struct p2p *p)
 {
-	char buf[sizeof(struct vfio_irq_set) + sizeof(s32)] __aligned(8) = {};
+	char buf[sizeof(struct vfio_irq_set) + sizeof(s32)] __attribute__((aligned(8))) = {};
 	struct vfio_irq_set *set = (void *)buf;
 	s32 fd = eventfd(0, EFD_CLOEXEC);
 

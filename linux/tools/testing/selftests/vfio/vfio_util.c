@@ -1179,9 +1179,10 @@ static FILE *intel_open(const char *bdf)
 	return f ?: fopen(INTEL_DEBUGFS "/domain_translation_struct", "re");
 }
 
-static int intel_lookup(const char *bdf, uint64_t want, uint64_t *phys)
+/* How many entries map a part of @size bytes from @want on, the last one of them to @phys */
+static int intel_count(const char *bdf, uint64_t want, uint64_t size, uint64_t *phys)
 {
-	uint64_t iova, base, size;
+	uint64_t iova, base, len;
 	char line[512], name[BDF_LEN];
 	FILE *f = intel_open(bdf);
 	bool ours = false;
@@ -1197,14 +1198,15 @@ static int intel_lookup(const char *bdf, uint64_t want, uint64_t *phys)
 				ret = 0;
 			continue;
 		}
-		if (!ours || !intel_parse_line(line, &iova, &base, &size))
+		if (!ours || !intel_parse_line(line, &iova, &base, &len))
 			continue;
-		if (want < iova || want - iova >= size)
+		if (want + size <= iova || iova + len <= want)
 			continue;
 		if (phys)
 			*phys = base + (want - iova);
-		ret = 1;
-		break;
+		ret++;
+		if (size == 1)
+			break;
 	}
 	fclose(f);
 
@@ -1231,25 +1233,35 @@ static uint64_t intel_table(const char *bdf)
 
 static const struct iommu_reader {
 	const char *name;
-	int (*lookup)(const char *bdf, uint64_t iova, uint64_t *phys);
+	int (*count)(const char *bdf, uint64_t iova, uint64_t size, uint64_t *phys);
 	uint64_t (*table)(const char *bdf);
 } iommu_readers[] = {
-	{ "intel", intel_lookup, intel_table },
+	{ "intel", intel_count, intel_table },
 	{ NULL, NULL, NULL }
 };
 
-int iommu_lookup(const char *bdf, uint64_t iova, uint64_t *phys)
+static int iommu_entries(const char *bdf, uint64_t iova, uint64_t size, uint64_t *phys)
 {
 	const struct iommu_reader *reader;
 	int ret = -ENOENT;
 
 	for (reader = iommu_readers; reader->name; reader++) {
-		ret = reader->lookup(bdf, iova, phys);
+		ret = reader->count(bdf, iova, size, phys);
 		if (ret >= 0)
 			break;
 	}
 
 	return ret;
+}
+
+int iommu_lookup(const char *bdf, uint64_t iova, uint64_t *phys)
+{
+	return iommu_entries(bdf, iova, 1, phys);
+}
+
+int iommu_count(const char *bdf, uint64_t iova, uint64_t size)
+{
+	return iommu_entries(bdf, iova, size, NULL);
 }
 
 uint64_t iommu_table(const char *bdf)

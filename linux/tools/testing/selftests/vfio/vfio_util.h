@@ -195,6 +195,8 @@ bool fault_injected(int fd);
  * if not, negative if this kernel or this IOMMU does not tell.
  */
 int iommu_lookup(const char *bdf, uint64_t iova, uint64_t *phys);
+/* How many entries of them map a part of that */
+int iommu_count(const char *bdf, uint64_t iova, uint64_t size);
 /* Is it mapped to @phys?  True as well if nothing is known; says so if it is not */
 bool iommu_maps(const char *bdf, uint64_t iova, uint64_t phys);
 /* Where they begin, which tells one domain from another; 0 if that is not known */

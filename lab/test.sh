@@ -6,8 +6,9 @@
 # Everything that says whether the series is right: the lab's own tests, the models,
 # static checks, and the selftests in guests on the patched debug kernel.  A stage that
 # fails does not keep the next one from running.  Without BASE that is done for the
-# newest base, and for each of the others what takes little time: the series applies,
-# checkpatch has nothing to say, the kernel builds, and the core guarantees hold.  The
+# newest base.  For the oldest the series applies, checkpatch has nothing to say, the kernel
+# builds, and the core guarantees hold; for those between no kernel is built, but drivers/vfio
+# with sparse, and the test programs.  "test.sh BASE" does everything for one of them.  The
 # trees this makes, gigabytes for each base, go when their base has passed.
 # ONLY="WORD..." selects: lab, spin, static, or names and groups of lab/tests.list.
 
@@ -167,6 +168,13 @@ test_core()
 	fi
 }
 
+test_static()
+{
+	if wanted static; then
+		CHECK="checkpatch selftests sparse" stage static "$TOP/lab/check.sh" "$BASE"
+	fi
+}
+
 # test_and_tidy COMMAND: what was not there before COMMAND is not there after it, unless
 # it is needed to look into what failed, or somebody has begun to edit it.
 test_and_tidy()
@@ -237,8 +245,10 @@ for base in "${list[@]}"; do
 	load_base "$base"
 	if [[ -n ${1:-} || $base == "${list[0]}" ]]; then
 		tests=test_all
-	else
+	elif [[ $base == "${list[-1]}" ]]; then
 		tests=test_core
+	else
+		tests=test_static
 	fi
 	# With a base named, trees stay for the next time
 	if [[ ${1:-all} == all ]]; then

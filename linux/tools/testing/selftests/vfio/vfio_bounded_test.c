@@ -9,7 +9,7 @@
  * go on.  What is to be bounded is done by the test, and by threads of it, so that it
  * can tell that one did not return, and go on.
  *
- * Needs test_modules/fault_gate.ko in the current directory, or loaded.
+ * Needs fault_gate/fault_gate.ko in the current directory, or loaded.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -638,6 +638,22 @@ static int reset_and_look(struct p2p *p, int (*how)(struct p2p *p), uint64_t oth
 	return r.ret;
 }
 
+/* Older kernels list the pages of all devices each time, longer than a reset takes */
+static bool looks_are_slow(struct p2p *p)
+{
+	uint64_t best = UINT64_MAX, start;
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		start = now_us();
+		iommu_lookup(p->bdf_a, IOVA_BAR, NULL);
+		start = now_us() - start;
+		best = start < best ? start : best;
+	}
+
+	return best > 200000;
+}
+
 /* How many of the transfers during the reset have reached the memory? */
 static int strays(struct p2p *p, const struct seen *seen)
 {
@@ -706,15 +722,13 @@ TEST_F_TIMEOUT(reset, suspended_meanwhile, TIMEOUT)
 {
 	bool want = variant->want && !variant->nic;
 	int ret, looks = 0, dmas = 0, i;
-	uint64_t start = now_us();
 	struct seen seen;
 
 	if (self->missing)
 		SKIP(return, NO_DEVICES);
 	if (iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL) < 0)
 		SKIP(return, NO_LOOKUP);
-	/* Older kernels list the pages of all devices each time */
-	if (now_us() - start > 200000)
+	if (looks_are_slow(&self->p))
 		SKIP(return, SLOW_LOOKUP);
 
 	expect_mapped();
@@ -935,11 +949,13 @@ FIXTURE_TEARDOWN(slot)
 TEST_F_TIMEOUT(slot, hot_reset_suspends_both, TIMEOUT)
 {
 	struct seen seen;
+	bool slow;
 
 	if (self->missing)
 		SKIP(return, NO_SLOT);
 	if (iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL) < 0)
 		SKIP(return, NO_LOOKUP);
+	slow = looks_are_slow(&self->p);
 
 	expect_mapped_at(0);
 	EXPECT_TRUE(is_mapped(&self->p, IOVA_C));
@@ -947,7 +963,7 @@ TEST_F_TIMEOUT(slot, hot_reset_suspends_both, TIMEOUT)
 	EXPECT_EQ(0, reset_and_look(&self->p, by_hot_reset, IOVA_C, true, &seen));
 	printf("# not mapped %d times, both %d times, %d transfers meanwhile\n", seen.gone,
 	       seen.other, seen.dmas);
-	EXPECT_LT(0, seen.other);
+	EXPECT_TRUE(seen.other || slow);
 	EXPECT_EQ(0, strays(&self->p, &seen));
 	expect_mapped_at(0);
 	EXPECT_TRUE(is_mapped(&self->p, IOVA_C));
@@ -955,7 +971,7 @@ TEST_F_TIMEOUT(slot, hot_reset_suspends_both, TIMEOUT)
 	/* One of them is disabled, and stays so */
 	vfio_pci_cmd_clear(self->c, PCI_COMMAND_MEMORY);
 	EXPECT_EQ(0, reset_and_look(&self->p, by_hot_reset, IOVA_C, false, &seen));
-	EXPECT_LT(0, seen.other);
+	EXPECT_TRUE(seen.other || slow);
 	expect_mapped_at(0);
 	EXPECT_TRUE(is_gone(&self->p, IOVA_C));
 	vfio_pci_cmd_set(self->c, PCI_COMMAND_MEMORY);

@@ -749,6 +749,9 @@ int dev_open_apart(struct vfio_pci_device **pdev, const char *bdf, struct iommu 
 	ret = dev_prepare(bdf);
 	if (ret)
 		return ret;
+	/* Without memory older kernels cannot detach a group either, and warn */
+	if (!kernel_since(6, 12))
+		return -ENODATA;
 	inject = fault_inject_open();
 	if (inject < 0)
 		return inject;

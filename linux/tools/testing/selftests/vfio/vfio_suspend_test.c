@@ -651,7 +651,7 @@ static bool looks_are_slow(struct p2p *p)
 		best = start < best ? start : best;
 	}
 
-	return best > 200000;
+	return best > 150000;
 }
 
 /* How many of the transfers during the reset have reached the memory? */
@@ -1061,6 +1061,9 @@ FIXTURE_SETUP(vf)
 	self->missing = ret;
 	if (ret)
 		return;
+	/* 5.10 opens it with the locks of two groups held, that of the VF first */
+	if (!kernel_since(5, 18))
+		SKIP(return, "lockdep takes the group of a VF and that of its PF for one");
 
 	self->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	ASSERT_EQ(0, dev_open(&self->pf, self->bdf_pf, self->iommu));

@@ -819,17 +819,22 @@ FIXTURE_TEARDOWN(error)
 /* An eventfd that tells of errors of B */
 static int error_eventfd(struct p2p *p)
 {
-	char buf[sizeof(struct vfio_irq_set) + sizeof(s32)] __attribute__((aligned(8))) = {};
-	struct vfio_irq_set *set = (void *)buf;
 	s32 fd = eventfd(0, EFD_CLOEXEC);
+	struct vfio_irq_set *set;
+	size_t size = sizeof(*set) + sizeof(fd);
 
-	set->argsz = sizeof(buf);
+	set = calloc(1, size);
+	if (!set)
+		return -ENOMEM;
+
+	set->argsz = size;
 	set->flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
 	set->index = VFIO_PCI_ERR_IRQ_INDEX;
 	set->count = 1;
 	memcpy(set->data, &fd, sizeof(fd));
 	if (fd >= 0 && ioctl(p->b->fd, VFIO_DEVICE_SET_IRQS, set))
 		fd_close(&fd);
+	free(set);
 
 	return fd;
 }

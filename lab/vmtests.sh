@@ -37,7 +37,7 @@ selected()
 	[[ " $1 " != *" @"* || " $1 " == *" @$KERNEL "* ]] || return 1
 	((${#only[@]})) || return 0
 	for word in "${only[@]}"; do
-		[[ " $1 " != *" $word "* && " $1 " != *" $word@$KERNEL "* ]] || return 0
+		[[ " $1 " != *" $word "* ]] || return 0
 	done
 	return 1
 }

@@ -53,7 +53,7 @@ for part in ${only[@]+"${only[@]}"}; do
 	known "$part" "$(tr ' ' '\n' <<< "$parts")"
 done
 # What is called from here is called by hand, as far as it knows
-export -n LAB_SPEAKER
+export -n LAB_SPEAKER BASE
 for part in $parts; do
 	[[ $part == project || ${#only[@]} == 0 || " ${only[*]} " == *" $part "* ]] || continue
 	# shellcheck source=/dev/null

@@ -1063,7 +1063,7 @@ FIXTURE_SETUP(vf)
 	if (!ret)
 		ret = p2p_open(&self->p, &want_nvme_pf);
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	/* 5.10 takes that of the PF with that of the VF held */
+	/* To open a VF 5.10 takes the lock of its group, and then that of the PF's */
 	if (ret)
 		self->missing = NO_VF;
 	else if (!kernel_since(5, 18))

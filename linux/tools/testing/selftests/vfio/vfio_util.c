@@ -754,13 +754,14 @@ int dev_open_apart(struct vfio_pci_device **pdev, const char *bdf, struct iommu 
 		return -ENODATA;
 	inject = fault_inject_open();
 	if (inject < 0)
-		return inject;
+		return -ENODATA;
 
 	dev = dev_alloc(bdf, iommu);
 	for (nth = 1, ret = -ENODATA; ret && more; nth++) {
 		dev->group_fd = group_open(bdf);
 		fault_inject(inject, nth);
 		ret = ioctl(dev->group_fd, VFIO_GROUP_SET_CONTAINER, &iommu->container_fd);
+		ret = ret ? -errno : 0;
 		more = fault_injected(inject);
 		if (!ret && iommu_table(bdf) == iommu_table(other))
 			ret = -ENODATA;
@@ -771,8 +772,9 @@ int dev_open_apart(struct vfio_pci_device **pdev, const char *bdf, struct iommu 
 	if (!ret)
 		return dev_open_in_group(pdev, dev);
 
+	/* That was the last try, in which nothing was made to fail */
 	dev_close(&dev);
-	return -ENODATA;
+	return ret;
 }
 
 /* One more fd of the device */

@@ -102,7 +102,7 @@ int dev_open(struct vfio_pci_device **dev, const char *bdf, struct iommu *iommu)
 /*
  * The same, with its group in another domain of the IOMMU than that of device @other, which
  * is in the container.  The kernel attaches it to one of its own if it has no memory to
- * attach it to that one.  -ENODATA if it always has; -ENOENT without fault injection.
+ * attach it to that one.  -ENODATA if it always has, or if memory cannot be made to fail.
  */
 int dev_open_apart(struct vfio_pci_device **dev, const char *bdf, struct iommu *iommu,
 		   const char *other);

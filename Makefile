@@ -3,8 +3,8 @@
 # make run		build, boot and measure stock and patched, and print the table
 # make matrix		the same table for all kernels
 # make test		everything that says whether the series is right: all of it on the
-#			newest kernel, the core of it on the oldest, static checks of those
-#			between, or all of it on the one that BASE names; BASE=all: on all
+#			newest kernel and static checks of the others, or all of it on the
+#			one that BASE names; BASE=all: on all
 # make bench		what mapping a BAR costs: stock, patched, and the IOMMU alone, in
 #			instructions; writes docs/bench/BASE, in half an hour or so
 # make compose		a git tree with a commit a patch, to build and to edit

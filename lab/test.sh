@@ -6,10 +6,9 @@
 # Everything that says whether the series is right: the lab's own tests, the models,
 # static checks, and the selftests in guests on the patched debug kernel.  A stage that
 # fails does not keep the next one from running.  Without BASE that is done for the
-# newest base.  For the oldest the series applies, checkpatch has nothing to say, the kernel
-# builds, and the core guarantees hold; for those between no kernel is built, but drivers/vfio
-# with sparse, and the test programs.  "test.sh BASE" does everything for one of them.  The
-# trees this makes, gigabytes for each base, go when their base has passed.
+# newest base.  For the others no kernel is built, but drivers/vfio with sparse and the test
+# programs, and checkpatch looks at the patches.  "test.sh BASE" does everything for one of
+# them.  The trees this makes, gigabytes for each base, go when their base has passed.
 # ONLY="WORD..." selects: lab, spin, static, or names and groups of lab/tests.list.
 
 . "$(dirname "$0")/lib.sh"
@@ -155,19 +154,6 @@ test_all()
 	fi
 }
 
-test_core()
-{
-	if wanted core; then
-		build patched || return 0
-	fi
-	if wanted static; then
-		CHECK=checkpatch stage static "$TOP/lab/check.sh" "$BASE"
-	fi
-	if wanted core; then
-		guests core
-	fi
-}
-
 test_static()
 {
 	if wanted static; then
@@ -222,8 +208,7 @@ done
 mapfile -t all < <(bases | tac)
 once=1
 case ${1:-} in
-'')	list=("${all[@]}") ;;
-all)	list=("${all[@]}") ;;
+''|all)	list=("${all[@]}") ;;
 *)	list=("$1") ;;
 esac
 for base in "${list[@]}"; do
@@ -249,8 +234,6 @@ for base in "${list[@]}"; do
 	load_base "$base"
 	if [[ -n ${1:-} || $base == "${list[0]}" ]]; then
 		tests=test_all
-	elif [[ $base == "${list[-1]}" ]]; then
-		tests=test_core
 	else
 		tests=test_static
 	fi

@@ -4,10 +4,10 @@
 # Usage: compose.sh BASE
 #
 # Make build/BASE/tree: the base with a commit a patch on the branch "series", ready
-# to be built and edited, and print its path.  Patches come from series/BASE/order:
-# of that folder, or of another one as "../BASE/NAME.patch"; a line "new NAME" stands
-# for the patch that linux/commits/NAME.msg describes, made of files under linux/.  A tree with edits that writeback.sh has not seen is left
-# alone, unless FORCE=1.
+# to be built and edited, and print its path.  Patches come from series/BASE/order: of that
+# folder, or, as "new NAME", the one that linux/commits/NAME.msg describes, made of files
+# under linux/.  A line "set NAME" begins a set of patches that are mailed together.  A tree
+# with edits that writeback.sh has not seen is left alone, unless FORCE=1.
 
 . "$(dirname "$0")/lib.sh"
 load_base "${1:-}"
@@ -43,7 +43,7 @@ apply_patch()
 
 	[[ -f $patch ]] || die "series/$BASE/order names $name, which is not in series/$BASE"
 	git -C "$TREE" mailinfo "$work/msg" "$work/diff" < "$patch" > "$work/info" 2> "$work/err" ||
-		die "series/$BASE/$name is not a patch as git format-patch writes it"
+		die "series/$BASE/$name is not a patch with a subject, a message and a diff"
 	if ! git -C "$TREE" apply --cached --whitespace=nowarn "$work/diff" 2> "$work/err"; then
 		damaged "$work/err"
 		where=$(sed -nE 's/^error: patch failed: //p; s/^error: ([^:]+): (does not exist in index|already exists in index|No such file.*)$/\1 (\2)/p' \
@@ -57,8 +57,7 @@ apply_patch()
 		echo
 		cat "$work/msg"
 	} > "$work/message"
-	GIT_AUTHOR_NAME=$(field Author) GIT_AUTHOR_EMAIL=$(field Email) \
-		GIT_AUTHOR_DATE=$(field Date) commit_index "$work/message" "$name"
+	commit_index "$work/message" "$name"
 }
 
 # The files that the last paragraph of a message names, relative to linux/.
@@ -108,7 +107,7 @@ compose()
 		say "series/$BASE/order does not end with a newline; its last line is read all the same"
 	while read -r kind name rest || [[ -n $kind ]]; do
 		case $kind in
-		''|'#'*)	continue ;;
+		''|'#'*|set)	continue ;;
 		new)		add_files "$name" ;;
 		*)		apply_patch "$kind" ;;
 		esac
@@ -125,8 +124,6 @@ inputs()
 		echo "$base"
 		find "series/$BASE" linux -type f -printf '%m %p\n' | sort
 		find "series/$BASE" linux -type f -print0 | sort -z | xargs -0 sha256sum
-		# One that is not there is reported by compose
-		others_patches | tr '\n' '\0' | xargs -0 -r sha256sum 2>/dev/null || :
 	} | sha256sum | cut -d ' ' -f 1
 }
 

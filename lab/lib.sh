@@ -407,25 +407,15 @@ edited()
 	[[ -n $edit ]]
 }
 
-# The patches of other folders that the order names, by their path in the project
-others_patches()
-{
-	sed -nE 's,^[[:space:]]*\.\./([^[:space:]]+\.patch)[[:space:]]*$,series/\1,p' "$SERIES/order"
-}
-
 # What a tree was composed from, to know later what has been changed since, and where.
 remember_given()
 {
-	local given=$TREE/.git/lab/given patch
+	local given=$TREE/.git/lab/given
 
 	rm -rf "$given"
 	mkdir -p "$given/series"
 	cp -r "$SERIES" "$given/series/"
 	cp -r "$TOP/linux" "$given/"
-	while read -r patch; do
-		mkdir -p "$given/${patch%/*}"
-		cp "$TOP/$patch" "$given/$patch"
-	done < <(others_patches)
 }
 
 sums()

@@ -5,11 +5,9 @@
 #
 # Write the commits of build/BASE/tree (base..series) back to where they came from:
 # a commit that does nothing but add files that stand under linux/, or whose subject is
-# that of a linux/commits/NAME.msg, to linux/; one with the subject of a patch that the
-# order takes from another folder to there; every other one to series/BASE/, numbered in
-# order.  A commit that adds a file to the ones linux/ has is written to linux/ if
-# linux/commits has its subject.  Orders of other folders follow when a patch that they
-# name gets another number.
+# that of a linux/commits/NAME.msg, to linux/; every other one to series/BASE/, in a file
+# that is called as its subject.  A commit that adds a file to the ones linux/ has is written
+# to linux/ if linux/commits has its subject.
 #
 # What the tree does not change stays as it is here.  What was changed both in the tree
 # and here, since the tree was composed, is named, and nothing is written.
@@ -39,12 +37,12 @@ scratch work "$OUT"
 mkdir "$work/new"
 : > "$work/gone"
 
+# Who made a patch, when and of what, and how large it is, only makes two of them differ
 format()
 {
-	git -C "$TREE" -c diff.noprefix=false -c diff.mnemonicPrefix=false \
-		-c format.signOff=false -c format.useAutoBase=false -c diff.renames=true \
-		format-patch --zero-commit --no-signature -N -U3 --abbrev=12 \
-		--no-thread --no-numbered --no-attach --no-encode-email-headers "$@"
+	git -C "$TREE" log -1 --format='Subject: %s%n%n%b---%n' "$1"
+	git -C "$TREE" diff-tree -r -p -M -U3 --no-commit-id --no-ext-diff "$1" |
+		sed '/^index [0-9a-f]\{7,\}\.\.[0-9a-f]\{7,\}/d'
 }
 
 message_named()
@@ -126,47 +124,6 @@ write_shared()
 	wanted "$msg" < "$work/msg"
 }
 
-# What a patch says and does, wherever in its files
-essence()
-{
-	git -C "$TREE" mailinfo "$work/msg" "$work/diff" < "$1" | grep -v '^Date: ' &&
-		git stripspace < "$work/msg" && git patch-id --stable < "$work/diff" | cut -d ' ' -f 1
-}
-
-# The patch of another folder that a subject is of, by its path in the project
-others_named()
-{
-	local patch
-
-	while read -r patch; do
-		[[ $(git mailinfo /dev/null /dev/null < "$given/$patch" | sed -n 's/^Subject: //p') != "$1" ]] || {
-			echo "$patch"
-			return
-		}
-	done < "$work/others"
-	return 1
-}
-
-# It is written if the tree changes it, which its place in the files of this base does not.
-write_others()
-{
-	format -o "$work" -1 "$1" > "$work/name"
-	[[ $(essence "$(cat "$work/name")") == "$(essence "$given/$2")" ]] ||
-		wanted "$2" < "$(cat "$work/name")"
-}
-
-# follow OLD NEW: the numbers of patches, where other orders name them
-follow()
-{
-	local order
-
-	for order in "$TOP"/series/*/order; do
-		grep -qxF "../$BASE/$1" "$order" || continue
-		sed -i "s,^\.\./$BASE/${1//./\\.}\$,../$BASE/$2," "$order"
-		say "wrote ${order#"$TOP/"}"
-	done
-}
-
 cover()
 {
 	local files globs file glob found
@@ -185,40 +142,32 @@ cover()
 	} | awk '!seen[$0]++ { print "File: " $0 }'
 }
 
-number=0
-mkdir "$work/patches"
-SERIES=$given/series/$BASE others_patches > "$work/others"
 while read -r commit; do
 	subject=$(git -C "$TREE" log -1 --format=%s "$commit")
 	[[ -n $(git -C "$TREE" diff-tree -r --no-commit-id --name-only "$commit") ]] ||
 		die "$TREE has a commit that changes nothing, '$subject'; git rebase -i base, and drop it"
-	if name=$(others_named "$subject"); then
-		write_others "$commit" "$name"
-		echo "..${name#series}"
-	elif name=$(message_named "$subject") || all_shared "$commit"; then
-		name=${name:-$(slug "$subject")}
+	name=$(slug "$subject")
+	if message=$(message_named "$subject") || all_shared "$commit"; then
+		name=${message:-$name}
 		write_shared "$commit" "$name"
 		echo "new $name"
+	elif [[ -e $work/new/series/$BASE/$name.patch ]]; then
+		die "$TREE has two commits with the subject '$subject'"
 	else
-		number=$((number + 1))
-		format --start-number "$number" -o "$work/patches" -1 "$commit" > "$work/name"
-		basename "$(cat "$work/name")"
+		format "$commit" | wanted "series/$BASE/$name.patch"
+		echo "$name.patch"
 	fi
 done > "$work/entries" < <(git -C "$TREE" rev-list --reverse base..HEAD)
 
-# Comments stay before the patch that they stood before, or at the top.
+# Comments and sets stay before the patch that they stood before, or at the top.
 awk '
-	{ key = $0; sub(/^[0-9]+-/, "", key) }
 	FILENAME != last { files++; last = FILENAME }
-	files == 1 && /^(#|$)/ { text = text $0 "\n"; next }
-	files == 1 { if (!seen++) top = text; else before[key] = text; text = ""; next }
+	files == 1 && /^(#|set |$)/ { text = text $0 "\n"; next }
+	files == 1 { if (!seen++) top = text; else before[$0] = text; text = ""; next }
 	FNR == 1 { printf "%s", top }
-	{ printf "%s", before[key]; print }
+	{ printf "%s", before[$0]; print }
 	' "$SERIES/order" "$work/entries" > "$work/order"
 
-for patch in "$work"/patches/*.patch; do
-	[[ ! -f $patch ]] || wanted "series/$BASE/${patch##*/}" < "$patch"
-done
 # Of the patches that are not in the tree those go that it was composed from.
 for patch in "$SERIES"/*.patch; do
 	name=series/$BASE/${patch##*/}
@@ -242,12 +191,6 @@ for file in ${files[@]+"${files[@]}"}; do
 	fi
 done
 
-while read -r old; do
-	for patch in "$work/patches"/[0-9][0-9][0-9][0-9]-"${old#*-}"; do
-		[[ ! -f $patch ]] || follow "$old" "${patch##*/}"
-	done
-done < <(sed -n "s,^series/$BASE/,,p" "$work/gone")
-
 # From now on the tree's are the ones to compare with.
 cp -r "$work/new/." "$given/"
 while read -r file; do
@@ -256,4 +199,4 @@ done < "$work/gone"
 git -C "$TREE" branch -q -f series HEAD 2>/dev/null || :
 git -C "$TREE" rev-parse HEAD > "$TREE/.git/lab/commit"
 rm -f "$TREE/.git/lab/inputs"
-say "series/$BASE has $(grep -cv '^#' "$SERIES/order") patches"
+say "series/$BASE has $(wc -l < "$work/entries") patches"

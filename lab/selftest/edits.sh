@@ -136,14 +136,14 @@ expect 'a file that was changed here too is not overwritten' fail 'linux/tools/n
 expect 'and is as it was' 0 '^theirs$' cat "$project/linux/tools/new.c"
 sed -i '$d' "$project/linux/tools/new.c"
 echo '# mine' >> "$project/linux/commits/new-file.msg"
-cp "$project/series/0.1/0001-vfio-Count-on.patch" "$project/series/0.1/0099-mine.patch"
-sed -i '/^0001/i # The first one' "$project/series/0.1/order"
+cp "$project/series/0.1/vfio-count-on.patch" "$project/series/0.1/mine.patch"
+sed -i '/^vfio-count-on/i # The first one' "$project/series/0.1/order"
 expect 'what the tree does not change stays' 0 'wrote linux/tools/new.c' lab writeback 0.1
 expect 'as it was here' 0 '^# mine$' cat "$project/linux/commits/new-file.msg"
-expect 'and so does a patch that is in no order' 0 mine ls "$project/series/0.1/0099-mine.patch"
+expect 'and so does a patch that is in no order' 0 mine ls "$project/series/0.1/mine.patch"
 expect 'and a comment in the order' 0 '^# The first one$' cat "$project/series/0.1/order"
 sed -i '$d' "$project/linux/commits/new-file.msg"
-rm "$project/series/0.1/0099-mine.patch"
+rm "$project/series/0.1/mine.patch"
 on_kernel compose 0.1 > /dev/null 2>&1
 
 # An interruption, wherever it hits.

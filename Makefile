@@ -14,7 +14,7 @@
 #			the name and sign-off that git config has
 # make bisect		each patch built in odd configurations too, booted and measured, in an
 #			hour or two
-# make proof		each test seen failing: writes docs/proof/BASE.md, in an hour or so
+# make proof		each test seen failing: writes docs/proof/BASE.md, in two hours or so
 # make clean		remove what was made in build/, but no edits
 # make distclean	remove the cache as well, which all checkouts share
 #
@@ -34,12 +34,13 @@
 # BUILD=PATH		where the rest is built, instead of build/
 # JOBS=2		how many processes at a time
 # ONLY="WORD..."	make test: only these stages, tests or groups of lab/tests.list;
-#			make proof: only these reverts
+#			make proof: only these reverts, or stock, or patched
 # V=2			make mail: which version of the series this is
 # FORCE=1		make compose, writeback, series, mail, clean, distclean: drop edits
 # REFRESH=1		look for a newer package of the source
 # BOOT=1		make bisect: no odd configurations
-# RESUME=1		make proof, make bench: keep the results that there are
+# RESUME=1		make proof: keep the results that there are of this code;
+#			make bench: those of an earlier run
 # RUNS=2		make bench: how often to measure everything
 # LARGE=256G		make bench: the size of the BAR, a power of two
 # FLAVOR=release	make stock, patched, selftests: without the debug machinery

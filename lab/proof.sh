@@ -4,10 +4,10 @@
 # Usage: proof.sh BASE
 #
 # Show each test failing: run them all on stock and on the patched kernel, and those
-# that lab/reverts.list names on kernels with one fix reverted each, and write
-# docs/proof/BASE.md.  ONLY="NAME..." takes only these reverts, and writes no file.
-# RESUME=1 takes the results that there are already, of a run that was interrupted
-# or of one with ONLY, as they are.
+# that lab/reverts.list names on kernels with one fix reverted each.  What became of them is
+# kept in docs/proof/BASE.tsv, of a revert the tests that failed, and docs/proof/BASE.md is
+# the table of it.  ONLY="NAME..." takes some of the reverts, or stock, or patched, and
+# leaves the results of the others.  RESUME=1 takes those that have none of this code yet.
 
 . "$(dirname "$0")/lib.sh"
 load_base "${1:-}"
@@ -17,22 +17,43 @@ unset ONLY
 # A kernel that is broken on purpose is expected to hang: a shorter wait will do.
 export VMTEST_APPEND="${VMTEST_APPEND:-} sysctl.kernel.hung_task_timeout_secs=40"
 
-have()
+# code LABEL: what was tested, by the contents of drivers/vfio
+code()
 {
-	[[ -n ${RESUME:-} && -s $proof/$1 ]]
+	git -C "$TREE" rev-parse --short=12 "$([[ $1 == stock ]] && echo base || echo "$commit"):drivers/vfio"
 }
 
-# try LABEL KERNEL_DIR [NAME]...: results in build/BASE/proof/LABEL.
+have()
+{
+	[[ -n ${RESUME:-} && -f $store ]] && grep -qxF "$1"$'\t'"code"$'\t'"$(code "$1")" "$store"
+}
+
+# keep LABEL: what vmtests.sh printed, in place of what the store has
+keep()
+{
+	(
+		flock 9
+		{
+			[[ ! -f $store ]] || awk -F '\t' -v label="$1" '$1 != label' "$store"
+			printf '%s\tcode\t%s\n' "$1" "$(code "$1")"
+			printed "$proof/$1" | awk -F '\t' -v label="$1" '
+				label ~ /^(stock|patched)$/ || $2 == "not ok" { print label "\t" $2 "\t" $1 }'
+		} | sort -s -t $'\t' -k 1,1 > "$proof/store"
+		mkdir -p "${store%/*}"
+		mv "$proof/store" "$store"
+	) 9> "$OUT/.lock-store"
+}
+
+# try LABEL KERNEL_DIR [NAME]...: what is printed is in build/BASE/proof/LABEL.
 try()
 {
 	local label=$1 kernel=$2
 
 	shift 2
-	! have "$label" || return 0
 	say "testing on $label"
-	"$TOP/lab/vmtests.sh" "$BASE" "$kernel" "$programs" "$@" > "$proof/$label.new" || :
-	grep -qE '^[0-9]+ passed, ' "$proof/$label.new" || die "the tests did not run on $label"
-	mv "$proof/$label.new" "$proof/$label"
+	"$TOP/lab/vmtests.sh" "$BASE" "$kernel" "$programs" "$@" > "$proof/$label" || :
+	grep -qE '^[0-9]+ passed, ' "$proof/$label" || die "the tests did not run on $label"
+	keep "$label"
 }
 
 # patch_of NAME: the base's own, or the one for all
@@ -45,21 +66,33 @@ patch_of()
 	echo "$patch"
 }
 
+# The modules of vfio, or all of it where a patch goes beyond drivers/vfio
 build_mutant()
 {
-	local name=$1 patch log=$LOGS/proof-$1.log
+	local name=$1 patch log=$LOGS/proof-$1.log kernel=$proof/kernel-$1
 
 	patch=$(patch_of "$name")
 	git -C "$mutant" checkout -q -f --detach "$commit"
 	git -C "$mutant" apply "$patch" 2> "$log" ||
 		die "$patch does not apply: $(head -n 1 "$log")"
-	progress "building without: $name" "$log" compile_clone "$mutant" || {
-		reason "$log" >&2
-		die "it does not build with $patch; see $log"
-	}
-	publish_clone "$mutant" "$proof/kernel-$name"
+	if git -C "$mutant" diff --name-only | grep -qv '^drivers/vfio/'; then
+		progress "building without: $name" "$log" compile_clone "$mutant" || not_built "$patch" "$log"
+		publish_clone "$mutant" "$kernel"
+	else
+		progress "building without: $name" "$log" kernel_make "$mutant" -j"$JOBS" \
+			KBUILD_MODPOST_WARN=1 "${modules[@]}" || not_built "$patch" "$log"
+		rm -rf "$kernel"
+		cp -r "$KERNELS/patched" "$kernel"
+		cp "${modules[@]/#/"$mutant/obj-$FLAVOR/"}" "$kernel/modules/"
+	fi
 	rm -rf "$programs/modules-kernel-$name"
 	cp -r "$programs/modules-patched" "$programs/modules-kernel-$name"
+}
+
+not_built()
+{
+	reason "$2" >&2
+	die "it does not build with $1; see $2"
 }
 
 # One guest at a time: the next kernel is built and tried meanwhile
@@ -68,7 +101,7 @@ try_mutant()
 	local name=$1
 
 	JOBS=1 try "$name" "$proof/kernel-$name" "${@:2}"
-	grep -q '^not ok' "$proof/$name" || say "no test fails without $name"
+	grep -q '^not ok' "$proof/$name" || say "no test of ${*:2} fails without $name"
 	rm -rf "$proof/kernel-$name" "$programs/modules-kernel-$name"
 }
 
@@ -93,11 +126,16 @@ for_base()
 }
 
 # test name<TAB>result, from what vmtests.sh printed
+printed()
+{
+	sed -nE 's/^skip - ([^ ]+: [^ ]+) # fails on .*/\1\tknown/p; t
+		s/^(ok|not ok|skip) - ([^ ]+: [^ ]+).*/\2\t\1/p' "$1"
+}
+
+# and from the store
 results()
 {
-	[[ ! -f $proof/$1 ]] ||
-		sed -nE 's/^skip - ([^ ]+: [^ ]+) # fails on .*/\1\tknown/p; t
-			s/^(ok|not ok|skip) - ([^ ]+: [^ ]+).*/\2\t\1/p' "$proof/$1"
+	awk -F '\t' -v label="$1" '$1 == label && $2 != "code" { print $3 "\t" $2 }' "$store"
 }
 
 write_table()
@@ -136,8 +174,8 @@ write_table()
 		[[ -n $name && $name != '#'* ]] || continue
 		for_base "$tests" || continue
 		fails='not run'
-		[[ ! -s $proof/$name ]] ||
-			fails=$(results "$name" | awk -F '\t' '$2 == "not ok"' | wc -l)
+		! grep -q "^$name"$'\t' "$store" || fails=$(results "$name" | wc -l)
+		((fails)) 2>/dev/null || fails="**$fails**"
 		printf '| %s | %s | %s |\n' "$name" "$(trim "$what")" "$fails"
 	done < "$TOP/lab/reverts.list"
 }
@@ -163,10 +201,11 @@ while IFS='|' read -r name tests _; do
 	names+=("$name")
 done < "$TOP/lab/reverts.list"
 for name in ${only[@]+"${only[@]}"}; do
-	known "$name" "$(printf '%s\n' "${names[@]}")"
+	known "$name" "$(printf '%s\n' stock patched "${names[@]}")"
 done
-((${#only[@]} == 0)) || names=("${only[@]}")
+((${#only[@]})) || only=(patched "${names[@]}" stock)
 tried=0
+store=$TOP/docs/proof/$BASE.tsv
 trap 'stop_tries; cleanup' EXIT
 
 # Before hours are spent: what cannot be reverted on this base?
@@ -186,18 +225,24 @@ proof=$OUT/proof
 mutant=$OUT/proof-tree
 mkdir -p "$proof"
 commit=$(git -C "$TREE" rev-parse HEAD)
+mapfile -t modules < <(sed -n 's,^drivers/vfio/.*\.k\?o$,&,p' "$TREE/obj-$FLAVOR/modules.order" | sed 's/\.o$/.ko/')
 
-if ((${#only[@]} == 0)); then
-	rm -f "$proof"/*.new
-	try patched "$KERNELS/patched"
-fi
-need_space "$OUT" 3000 "a kernel tree"
-progress "cloning the patched tree" "$LOGS/proof-clone.log" clone_patched "$mutant" "$commit" ||
-	die "cannot clone $TREE: $(reason "$LOGS/proof-clone.log")"
+wanted()
+{
+	[[ " ${only[*]} " == *" $1 "* ]] && ! have "$1"
+}
+
+rm -rf "$mutant"
+! wanted patched || try patched "$KERNELS/patched"
 while IFS='|' read -r name tests _; do
 	name=$(trim "$name")
-	[[ -n $name && $name != '#'* && " ${names[*]} " == *" $name "* ]] || continue
-	! have "$name" || continue
+	[[ -n $name && $name != '#'* ]] || continue
+	{ for_base "$tests" && wanted "$name"; } || continue
+	if [[ ! -d $mutant ]]; then
+		need_space "$OUT" 3000 "a kernel tree"
+		progress "cloning the patched tree" "$LOGS/proof-clone.log" clone_patched "$mutant" "$commit" ||
+			die "cannot clone $TREE: $(reason "$LOGS/proof-clone.log")"
+	fi
 	if ((tried >= JOBS)); then
 		tried=$((tried - 1))
 		wait -n || die "a kernel could not be tested, see above"
@@ -213,18 +258,13 @@ for ((; tried; tried--)); do
 	wait -n || die "a kernel could not be tested, see above"
 done
 rm -rf "$mutant"
-
-if ((${#only[@]})); then
-	for name in "${names[@]}"; do
-		echo "$name:"
-		grep '^not ok' "$proof/$name" | sed 's/^/  /' || echo "  no test fails"
-	done
-	exit 0
-fi
-try stock "$KERNELS/stock"
+! wanted stock || try stock "$KERNELS/stock"
 write_table > "$proof/table"
-mkdir -p "$TOP/docs/proof"
 mv "$proof/table" "$TOP/docs/proof/$BASE.md"
 say "wrote docs/proof/$BASE.md"
-failing=$(grep -c '^not ok' "$proof/patched" || :)
+for name in "${only[@]}"; do
+	[[ $name != stock && $name != patched ]] || continue
+	echo "$name: $(results "$name" | wc -l) tests fail"
+done
+failing=$(results patched | grep -c 'not ok$' || :)
 ((failing == 0)) || die "$failing tests fail on the patched kernel"

@@ -6,8 +6,8 @@
 # Run the tests of lab/tests.list (those with one of the names or groups, or all) on
 # a kernel, as many guests at a time as there are processors, and print a line a test
 # and their sum.  What a guest printed stays in build/BASE/logs.  A failure that
-# lab/expected.list has for this base is not counted as one.  NAME:FIXTURE,... runs these
-# fixtures alone, if the harness of the kernel can.
+# lab/expected.list has for this base is not counted as one.  NAME:WORD,... runs the fixtures
+# and tests with these names alone, if the harness of the kernel can.
 
 . "$(dirname "$0")/lib.sh"
 load_base "${1:-}"
@@ -16,10 +16,13 @@ kernel=$(absolute "$2")
 programs=$(absolute "$3")
 shift 3
 only=()
-declare -A fixtures=()
+declare -A parts=()
 for word; do
 	only+=("${word%%:*}")
-	[[ $word != *:* ]] || fixtures[${word%%:*}]=${word#*:}
+	[[ $word == *:* ]] || continue
+	for part in $(tr , ' ' <<< "${word#*:}"); do
+		parts[${word%%:*}]+=" -f $part -t $part"
+	done
 done
 label=${kernel##*/}
 expected=$TOP/lab/expected.list
@@ -111,7 +114,7 @@ run_one()
 	local name=$1 cpus=$2 seconds=$3 options=${4//@MODULES@/$programs/modules-$label} command=$5 status=0 out=$LOGS/vm-$label-$1
 
 	# shellcheck disable=SC2086	# words on purpose
-	set -- $command ${fixtures[$name]:+-f ${fixtures[$name]//,/ -f }}
+	set -- $command ${parts[$name]:-}
 	# shellcheck disable=SC2086
 	timed "guest $BASE: $name" "$VMTEST" -c "$cpus" -m 2048 -t "$seconds" -l "$out.log" $options \
 		"$kernel" -- "$programs/$1" "${@:2}" > "$out.out" 2> "$out.err" < /dev/null || status=$?

@@ -10,7 +10,7 @@
 # make compose		a git tree with a commit a patch, to build and to edit
 # make writeback	the edited commits back to series/ and linux/
 # make series		the whole series as one folder for git am
-# make mail		the same for git send-email, with a cover letter and addresses, and
+# make mail		a set of it for git send-email, with a cover letter and addresses, and
 #			the name and sign-off that git config has
 # make bisect		each patch built in odd configurations too, booted and measured, in an
 #			hour or two
@@ -35,7 +35,8 @@
 # JOBS=2		how many processes at a time
 # ONLY="WORD..."	make test: only these stages, tests or groups of lab/tests.list;
 #			make proof: only these reverts, or stock, or patched
-# V=2			make mail: which version of the series this is
+# SET=core		make mail: which set of series/BASE/order
+# V=2			make mail: which version of it this is
 # FORCE=1		make compose, writeback, series, mail, clean, distclean: drop edits
 # REFRESH=1		look for a newer package of the source
 # BOOT=1		make bisect: no odd configurations
@@ -48,7 +49,7 @@
 bases := $(shell cd series && echo */base.conf | tr ' ' '\n' | sed 's,/.*,,' | sort -V)
 given := $(BASE)
 BASE ?= $(firstword $(bases))
-variables := KERNEL_SRC CACHE BUILD ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS V BOOT
+variables := KERNEL_SRC CACHE BUILD ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS V SET BOOT
 export $(variables)
 
 # An empty variable is one that is not set.

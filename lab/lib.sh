@@ -407,6 +407,36 @@ edited()
 	[[ -n $edit ]]
 }
 
+# The names of the sets of patches that the order has
+sets()
+{
+	sed -n 's/^set[[:space:]]\+//p' "$SERIES/order"
+}
+
+known_set()
+{
+	[[ -n $1 ]] || die "which set of patches? give SET=, one of: $(sets | paste -s -d ' ')"
+	sets | grep -qxF -- "$1" || die "SET=$1: there is no such set in series/$BASE/order; there are: $(sets | paste -s -d ' ')"
+}
+
+# the_set NAME: sets $from and $to to the commits of $TREE before its patches, and with them
+the_set()
+{
+	local first last all commits
+
+	read -r first last all < <(awk -v name="$1" '
+		/^(#|$)/ { next }
+		$1 == "set" { here = $2 == name; next }
+		{ n++ }
+		here { last = n; first = first ? first : n }
+		END { print first + 0, last + 0, n }' "$SERIES/order")
+	mapfile -t commits < <(git -C "$TREE" rev-list --reverse base..HEAD)
+	((${#commits[@]} == all)) || die "$TREE has other patches than series/$BASE/order; run make writeback first"
+	((last)) || die "set $1 of series/$BASE/order has no patches"
+	# shellcheck disable=SC2034	# read by the commands
+	from=$(git -C "$TREE" rev-parse "${commits[first - 1]}^") to=${commits[last - 1]}
+}
+
 # What a tree was composed from, to know later what has been changed since, and where.
 remember_given()
 {

@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Usage: mail-check.sh BASE [FOLDER]
+# Usage: mail-check.sh BASE SET [FOLDER]
 #
-# Check what lab/mail.sh wrote, to build/BASE/mail if no FOLDER is given: as text, as
+# Check what lab/mail.sh wrote of a set, to build/BASE/mail if no FOLDER is given: as text, as
 # patches, and as the mail that git send-email makes of it, which goes to a script here
 # and nowhere else.
 
@@ -12,7 +12,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/sender.sh"
 load_base "${1:-}"
-mail=${2:-$OUT/mail}
+mail=${3:-$OUT/mail}
 work=''
 
 readonly WIDTH=75
@@ -20,6 +20,8 @@ readonly WIDTH=75
 [[ -d $mail ]] || die "there is no $mail; run make mail first"
 [[ -d $TREE ]] || die "there is no $TREE; run make compose first"
 mail=$(absolute "$mail")
+known_set "${2:-}"
+the_set "$2"
 scratch work "$OUT"
 name=$LAB_NAME email=$LAB_EMAIL
 mapfile -t patches < <(find "$mail" -name '*.patch' ! -name '*0000-cover-letter.patch' | sort)
@@ -174,14 +176,14 @@ applies()
 	# Just the files that are touched are checked out.
 	sender_git clone -q -s -n "$TREE" "$am" || return 1
 	sender_git -C "$am" config gc.auto 0
-	git -C "$TREE" diff --name-only base HEAD |
+	git -C "$TREE" diff --name-only "$from" "$to" |
 		sender_git -C "$am" sparse-checkout set --no-cone --stdin || return 1
-	sender_git -C "$am" checkout -q --detach base || return 1
+	sender_git -C "$am" checkout -q --detach "$from" || return 1
 	sender_git -C "$am" am -q "${patches[@]}" || return 1
-	[[ $(git -C "$am" rev-parse 'HEAD^{tree}') == "$(git -C "$TREE" rev-parse 'HEAD^{tree}')" ]] ||
+	[[ $(git -C "$am" rev-parse 'HEAD^{tree}') == "$(git -C "$TREE" rev-parse "$to^{tree}")" ]] ||
 		echo "git am makes another tree than the series"
-	git -C "$am" log --format='%an <%ae>' base..HEAD | grep -vxF "$name <$email>" || :
-	sender_git -C "$am" checkout -q --detach base || return 1
+	git -C "$am" log --format='%an <%ae>' "$from..HEAD" | grep -vxF "$name <$email>" || :
+	sender_git -C "$am" checkout -q --detach "$from" || return 1
 }
 
 # New files are below folders that MAINTAINERS has.  The commits that Fixes: names are in
@@ -297,7 +299,7 @@ b4_applies()
 		return 1
 	}
 	sender_git -C "$work/am" am -q "$work"/b4/*.mbx || return 1
-	[[ $(git -C "$work/am" rev-parse 'HEAD^{tree}') == "$(git -C "$TREE" rev-parse 'HEAD^{tree}')" ]] ||
+	[[ $(git -C "$work/am" rev-parse 'HEAD^{tree}') == "$(git -C "$TREE" rev-parse "$to^{tree}")" ]] ||
 		echo "what b4 am takes is another tree than the series"
 }
 

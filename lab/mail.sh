@@ -3,22 +3,22 @@
 #
 # Usage: mail.sh BASE
 #
-# Write the series as mail to build/BASE/mail/: a folder that git send-email sends as it
-# is, with a cover letter, To and Cc, and the sender's name and sign-off as git config
-# has them.  For the newest base it is addressed to mainline; for the others it is a
-# variant for that stable tree.  V=2 is version 2, and needs a section in mail/changelog.
-# What is written has been checked: git am, checkpatch, addresses, and what git send-email
-# and b4 make of it.  Nothing is sent.
+# SET=NAME: write a set of the series as mail to build/BASE/mail/: a folder that git
+# send-email sends as it is, with the cover letter of mail/cover/NAME, To and Cc, and the
+# sender's name and sign-off as git config has them.  For the newest base it is addressed to
+# mainline; for the others it is a variant for that stable tree.  V=2 is version 2, and needs
+# a section in mail/changelog.  What is written has been checked: git am, checkpatch,
+# addresses, and what git send-email and b4 make of it.  Nothing is sent.
 
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/sender.sh"
 load_base "${1:-}"
-work=''
+work='' set=${SET:-}
+unset SET
 
 version=${V:-1}
 [[ $version =~ ^[1-9][0-9]*$ ]] || die "V=$version: not the number of a version"
-((version == 1)) || grep -qE "^v$version( (.* )?$BASE( .*)?)?\$" "$TOP/mail/changelog" ||
-	die "mail/changelog has no section v$version that is for $BASE: say there what changed"
+known_set "$set"
 
 ! why=$(no_sender) || die "who sends this? $why"
 newest=$(bases | tail -n 1)
@@ -32,7 +32,7 @@ format()
 	((version == 1)) || options=(-v "$version")
 	as_sender git -C "$tree" format-patch -q ${options[@]+"${options[@]}"} --numbered --cover-letter \
 		--subject-prefix="$prefix" --thread=shallow --encode-email-headers \
-		--no-attach --no-signature --abbrev=12 -o "$mail" "base..$tip"
+		--no-attach --no-signature --abbrev=12 -o "$mail" "$from..$tip"
 	mapfile -t patches < <(find "$mail" -name '*.patch' ! -name '*0000-cover-letter.patch' | sort)
 	cover=$(find "$mail" -name '*0000-cover-letter.patch')
 }
@@ -135,14 +135,20 @@ bench()
 		}' "$table" "$TOP/mail/bench" || die "mail/bench does not fit docs/bench/$from/table.txt"
 }
 
-# All that has changed from version 2 on, the newest first
+# All that has changed from version 2 on, the newest first.  A section is for the sets and
+# the bases that it names, or for all.
 changes()
 {
-	awk -v base="$BASE" -v version="$version" '
+	awk -v base="$BASE" -v set="$set" -v version="$version" '
 		/^#/ { next }
 		/^v[0-9]+( |$)/ {
 			n = substr($1, 2) + 0
-			mine = n <= version && (NF == 1 || (" " $0 " ") ~ (" " base " "))
+			others = ""
+			for (i = 2; i <= NF; i++)
+				others = others ($i == base || $i == set ? "" : $i ~ /^[0-9]/ ? "b" : "s")
+			mine = n <= version &&
+			       ((" " $0 " ") ~ (" " base " ") || others !~ /b/) &&
+			       ((" " $0 " ") ~ (" " set " ") || others !~ /s/)
 			if (mine && n != last) {
 				print (last ? "\n" : "") "Changes in v" n ":"
 				last = n
@@ -172,12 +178,17 @@ base_of()
 	   [[ $head == "$(git -C "$tree" rev-parse 'base^{tree}')" ]]; then
 		echo "base-commit: $(git -C "$KERNEL_SRC" rev-parse HEAD)"
 	fi
+	# Which patches come first, as git format-patch --base has it
+	git -C "$tree" rev-list --reverse "base..$from" | while read -r head; do
+		git -C "$tree" diff-tree -p "$head" | git patch-id --stable |
+			sed 's/^\([0-9a-f]*\).*/prerequisite-patch-id: \1/'
+	done
 }
 
+# cover_text FILE: filled in; what it includes may use the numbers that it has named
 cover_text()
 {
 	local line begins here=1 number
-	local -A numbers=()
 
 	while IFS= read -r line; do
 		line=${line//%BASE%/$BASE}
@@ -203,25 +214,28 @@ cover_text()
 		@bench)		bench; continue ;;
 		@changes)	changes; continue ;;
 		@base)		base_of; continue ;;
-		@*)		die "mail/cover: '$line' is nothing that lab/mail.sh knows" ;;
+		'@include '*)	cover_text "$TOP/mail/${line#@include }"; continue ;;
+		@*)		die "${1#"$TOP"/}: '$line' is nothing that lab/mail.sh knows" ;;
 		esac
 		while [[ $line =~ \#([a-z]+) ]]; do
 			name=${BASH_REMATCH[1]}
-			[[ -n ${numbers[$name]:-} ]] || die "mail/cover: $BASE has no patch '#$name'"
+			[[ -n ${numbers[$name]:-} ]] || die "${1#"$TOP"/}: $BASE has no patch '#$name' in set $set"
 			line=${line/"#$name"/"${numbers[$name]}"}
 		done
 		printf '%s\n' "$line"
-	done < "$TOP/mail/cover"
+	done < "$1"
 }
 
 write_cover()
 {
 	local subject
+	local -A numbers=()
 
-	cover_text > "$work/text"
+	[[ -f $TOP/mail/cover/$set ]] || die "set $set has no cover letter: there is no mail/cover/$set"
+	cover_text "$TOP/mail/cover/$set" > "$work/text"
 	git stripspace < "$work/text" > "$work/cover"
 	subject=$(sed -n '1s/^Subject: //p' "$work/cover")
-	[[ -n $subject ]] || die "mail/cover has no subject"
+	[[ -n $subject ]] || die "mail/cover/$set has no subject"
 	sed -i 1,2d "$work/cover"
 	SUBJECT=$subject TEXT=$work/cover perl -i -pe '
 		s/\*\*\* SUBJECT HERE \*\*\*/$ENV{SUBJECT}/;
@@ -289,7 +303,7 @@ address()
 		insert_addresses "$patch" "$work/to" "$work/cc"
 	done
 	people_first < "$work/all.to" > "$work/cover.to"
-	# A stable variant has nothing to be applied yet: see mail/cover.
+	# A stable variant has nothing to be applied yet.
 	[[ $BASE == "$newest" ]] || echo stable@vger.kernel.org >> "$work/all.cc"
 	people_first < "$work/all.cc" > "$work/cover.cc"
 	insert_addresses "$cover" "$work/cover.to" "$work/cover.cc"
@@ -311,6 +325,8 @@ insert_addresses()
 	}" "$file"
 }
 
+((version == 1)) || changes | grep -x "Changes in v$version:" > /dev/null ||
+	die "mail/changelog has no section v$version that is for set $set of $BASE: say there what changed"
 "$TOP/lab/deps.sh" mail
 tree=$("$TOP/lab/compose.sh" "$BASE")
 known=$tree
@@ -319,11 +335,12 @@ lock "$OUT/.lock-tree"
 scratch work "$OUT"
 mail=$work/mail
 check_trailers
-rewrite
-git -C "$tree" log --reverse --format=%s "base..$tip" > "$work/titles"
+the_set "$set"
+rewrite "$from" "$to"
+git -C "$tree" log --reverse --format=%s "$from..$tip" > "$work/titles"
 format
 write_cover
 address
 replace_folder "$mail" "$OUT/mail"
-"$TOP/lab/mail-check.sh" "$BASE" || die "$OUT/mail cannot be sent as it is"
+"$TOP/lab/mail-check.sh" "$BASE" "$set" || die "$OUT/mail cannot be sent as it is"
 say "checked; to send: git send-email $OUT/mail/*.patch"

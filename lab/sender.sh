@@ -51,14 +51,14 @@ check_trailers()
 	done < <(grep -v $'^\(#\|\t\|$\)' "$TOP/mail/trailers")
 }
 
-# Sets $tip to the series of $tree with the sender, if there is one, as its author, and the
-# trailers in place.
+# rewrite FROM TO: sets $tip to the commits FROM..TO of $tree, with the sender, if there is
+# one, as their author, and the trailers in place.
 rewrite()
 {
 	local commit subject as=as_sender
 
 	! no_sender > /dev/null || as=
-	tip=$(git -C "$tree" rev-parse 'base^{commit}')
+	tip=$1
 	while read -r commit; do
 		subject=$(git -C "$tree" show -s --format=%s "$commit")
 		# What is not in mainline yet is not for stable yet.
@@ -73,5 +73,5 @@ rewrite()
 		} >> "$work/body"
 		tip=$(GIT_AUTHOR_DATE=$(git -C "$tree" show -s --format=%aI "$commit") \
 			$as git -C "$tree" commit-tree "$commit^{tree}" -p "$tip" -F "$work/body")
-	done < <(git -C "$tree" rev-list --reverse base..HEAD)
+	done < <(git -C "$tree" rev-list --reverse "$1..$2")
 }

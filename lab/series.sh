@@ -18,7 +18,7 @@ scratch work "$OUT"
 if why=$(no_sender); then
 	say "who sends this? $why; so far the patches have no author that can be answered, and no sign-off"
 fi
-rewrite
+rewrite "$(git -C "$tree" rev-parse 'base^{commit}')" HEAD
 git -C "$tree" format-patch -q --zero-commit --no-signature --no-thread --abbrev=12 \
 	--no-encode-email-headers --no-attach -o "$work/series" "base..$tip"
 replace_folder "$work/series" "$OUT/series"

@@ -28,7 +28,7 @@ order()
 {
 	grep -v '^#' "$project/series/0.1/order" | tr '\n' ' '
 }
-expect 'in the right order' 0 '^vfio-count-on.patch new new-file vfio-count-further.patch $' order
+expect 'in the right order' 0 '^set two vfio-count-on.patch new new-file vfio-count-further.patch $' order
 expect 'and compose to the same again' 0 '^$' bash -c "git -C '$tree' rev-parse 'HEAD^{tree}' > '$work/a' &&
 	FORCE=1 KERNEL_SRC='$kernel' '$project/lab/compose.sh' 0.1 && git -C '$tree' rev-parse 'HEAD^{tree}' | diff - '$work/a' && echo"
 expect 'one folder for git am' 0 '3 patches' on_kernel series 0.1
@@ -37,8 +37,8 @@ expect 'one folder for git am' 0 '3 patches' on_kernel series 0.1
 sed -i 's/^vfio-count-further/set more\n&/' "$project/series/0.1/order"
 expect 'a set begins with a line of the order' 0 'composed 3 patches' on_kernel compose 0.1
 expect 'which stays' 0 'has 3 patches' lab writeback 0.1
-expect 'where it is' 0 '^vfio-count-on.patch new new-file set more vfio-count-further.patch $' order
-sed -i '/^set/d' "$project/series/0.1/order"
+expect 'where it is' 0 '^set two vfio-count-on.patch new new-file set more vfio-count-further.patch $' order
+sed -i '/^set more/d' "$project/series/0.1/order"
 on_kernel compose 0.1 > /dev/null 2>&1
 expect 'a patch is its subject, its message and what it does' 0 '^Subject: vfio: Count on  Two was not enough. ---  diff --git a/[^ ]* b/[^ ]* --- ' \
 	bash -c "tr '\n' ' ' < '$project/series/0.1/vfio-count-on.patch'"

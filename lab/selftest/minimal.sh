@@ -42,7 +42,7 @@ if [[ $(id -u) == 0 ]] && command -v mmdebstrap > /dev/null; then
 	for target in run test mail; do
 		expect "make $target names all that it lacks there" fail \
 			'run this as root: apt-get update && apt-get install --no-install-recommends .*[a-z]' \
-			as_nobody "make $target BASE=0.1"
+			as_nobody "make $target BASE=0.1 SET=two"
 	done
 	expect 'make series too, with a tarball' fail 'apt-get update && apt-get install --no-install-recommends xz-utils$' \
 		as_nobody 'KERNEL_SRC=/kernel.tar.xz make series BASE=0.1'
@@ -50,7 +50,7 @@ if [[ $(id -u) == 0 ]] && command -v mmdebstrap > /dev/null; then
 		inside 'KERNEL_SRC=/kernel.tar.xz make series BASE=0.1'
 	expect 'and so is make mail' 0 'send: git send-email' \
 		inside 'git config --global user.name "A Sender" && git config --global user.email sender@example.org &&
-			KERNEL_SRC=/kernel.tar.xz make mail BASE=0.1'
+			KERNEL_SRC=/kernel.tar.xz make mail BASE=0.1 SET=two'
 else
 	skip 'a minimal Debian: needs root, and mmdebstrap'
 fi

@@ -615,6 +615,110 @@ RACE_TEST(map_racing_reset_and_faults)
 	EXPECT_EQ(0, c.refused);
 }
 
+/* A page between IOVA and memory makes all entries small, so mapping takes many pieces */
+#define SHIFTED		(IOVA_BAR + SZ_4K)
+
+struct mapping {
+	struct iommu *iommu;
+	void *bar;
+	size_t size;
+	int ret;
+};
+
+static void *map_thread(void *arg)
+{
+	struct mapping *m = arg;
+
+	m->ret = dma_map(m->iommu, SHIFTED, m->bar, m->size, DMA_RW);
+
+	return NULL;
+}
+
+/* E6: what is mapped in pieces is mapped by none of them when the memory has gone */
+RACE_TEST(disable_in_the_midst_of_a_map)
+{
+	struct mapping m = {};
+	pthread_t thread;
+	int round, mapped = 0, left = 0;
+	size_t pos;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	ASSERT_EQ(0, p2p_open_peer(&self->p));
+	m.iommu = self->p.iommu;
+	m.size = self->p.size < SZ_16M ? self->p.size : SZ_16M;
+	m.bar = p2p_bar(&self->p, 0, m.size);
+	ASSERT_NE(NULL, m.bar);
+	for (round = 0; round < 24; round++) {
+		ASSERT_EQ(0, pthread_create(&thread, NULL, map_thread, &m));
+		/* Mapping takes a tenth of a second where the kernel is slow */
+		usleep(round * 3701 % 50000);
+		vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
+		pthread_join(thread, NULL);
+		for (pos = 0; pos < m.size; pos += SZ_4M)
+			left += iommu_lookup(self->p.bdf_a, SHIFTED + pos, NULL) == 1;
+		vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
+		if (m.ret) {
+			EXPECT_EQ(-EFAULT, m.ret);
+			continue;
+		}
+		mapped++;
+		EXPECT_NE(0, iommu_lookup(self->p.bdf_a, SHIFTED, NULL));
+		EXPECT_NE(0, iommu_lookup(self->p.bdf_a, SHIFTED + m.size - SZ_4K, NULL));
+		EXPECT_EQ(m.size, dma_unmap(self->p.iommu, SHIFTED, m.size));
+	}
+	EXPECT_EQ(0, left);
+	EXPECT_LT(0, mapped);
+}
+
+struct toggler {
+	struct vfio_pci_device *device;
+	bool stop;
+};
+
+static void *toggle_thread(void *arg)
+{
+	struct toggler *t = arg;
+
+	while (!__atomic_load_n(&t->stop, __ATOMIC_RELAXED)) {
+		vfio_pci_cmd_clear(t->device, PCI_COMMAND_MEMORY);
+		vfio_pci_cmd_set(t->device, PCI_COMMAND_MEMORY);
+	}
+
+	return NULL;
+}
+
+/* D3: memory that comes back is not mapped for one who has unmapped it */
+RACE_TEST(unmap_while_memory_comes_and_goes)
+{
+	struct toggler t = {};
+	pthread_t thread;
+	int round, ret, left = 0;
+	void *bar;
+
+	if (self->ret)
+		SKIP(return, NO_DEVICES);
+
+	ASSERT_EQ(0, p2p_open_peer(&self->p));
+	bar = p2p_bar(&self->p, 0, STRIDE);
+	ASSERT_NE(NULL, bar);
+	t.device = self->p.b;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, toggle_thread, &t));
+	for (round = 0; round < 100; round++) {
+		do {
+			ret = dma_map(self->p.iommu, IOVA_BAR, bar, STRIDE, DMA_RW);
+		} while (ret == -EFAULT);
+		EXPECT_EQ(0, ret);
+		nap(round);
+		EXPECT_EQ(STRIDE, dma_unmap(self->p.iommu, IOVA_BAR, STRIDE));
+		left += iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL) == 1;
+	}
+	__atomic_store_n(&t.stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	EXPECT_EQ(0, left);
+}
+
 /* E5: nothing that is left to do later keeps a device or its group busy */
 RACE_TEST(device_is_reopened_at_once)
 {

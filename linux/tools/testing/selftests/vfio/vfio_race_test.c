@@ -634,7 +634,7 @@ static void *map_thread(void *arg)
 	return NULL;
 }
 
-/* E6: what is mapped in pieces is mapped by none of them when the memory has gone */
+/* What is mapped in pieces is mapped by none of them when the memory has gone */
 RACE_TEST(disable_in_the_midst_of_a_map)
 {
 	struct mapping m = {};

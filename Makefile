@@ -14,7 +14,7 @@
 #			the name and sign-off that git config has
 # make bisect		each patch built in odd configurations too, booted and measured, in an
 #			hour or two
-# make proof		each test seen failing: writes docs/proof/BASE.md, in two hours or so
+# make proof		each test seen failing: writes docs/proof/BASE.md, in some hours
 # make clean		remove what was made in build/, but no edits
 # make distclean	remove the cache as well, which all checkouts share
 #

@@ -32,11 +32,6 @@ commit_index()
 	commit=$(git -C "$TREE" commit-tree "$tree" -p "$commit" -F "$message")
 }
 
-field()
-{
-	sed -n "s/^$1: //p" "$work/info" | head -n 1
-}
-
 apply_patch()
 {
 	local name=$1 patch=$SERIES/$1 where
@@ -53,7 +48,7 @@ apply_patch()
 		die "series/$BASE/$name does not apply: ${where:-$(head -n 1 "$work/err")}"
 	fi
 	{
-		field Subject
+		sed -n 's/^Subject: //p' "$work/info"
 		echo
 		cat "$work/msg"
 	} > "$work/message"

@@ -424,6 +424,7 @@ the_set()
 {
 	local first last all commits
 
+	known_set "$1"
 	read -r first last all < <(awk -v name="$1" '
 		/^(#|$)/ { next }
 		$1 == "set" { here = $2 == name; next }

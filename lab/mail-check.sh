@@ -20,8 +20,7 @@ readonly WIDTH=75
 [[ -d $mail ]] || die "there is no $mail; run make mail first"
 [[ -d $TREE ]] || die "there is no $TREE; run make compose first"
 mail=$(absolute "$mail")
-known_set "${2:-}"
-the_set "$2"
+the_set "${2:-}"
 scratch work "$OUT"
 name=$LAB_NAME email=$LAB_EMAIL
 mapfile -t patches < <(find "$mail" -name '*.patch' ! -name '*0000-cover-letter.patch' | sort)

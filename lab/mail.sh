@@ -143,12 +143,16 @@ changes()
 		/^#/ { next }
 		/^v[0-9]+( |$)/ {
 			n = substr($1, 2) + 0
-			others = ""
-			for (i = 2; i <= NF; i++)
-				others = others ($i == base || $i == set ? "" : $i ~ /^[0-9]/ ? "b" : "s")
-			mine = n <= version &&
-			       ((" " $0 " ") ~ (" " base " ") || others !~ /b/) &&
-			       ((" " $0 " ") ~ (" " set " ") || others !~ /s/)
+			bases = sets = my_base = my_set = 0
+			for (i = 2; i <= NF; i++) {
+				if ($i ~ /^[0-9]/)
+					bases++
+				else
+					sets++
+				my_base += $i == base
+				my_set += $i == set
+			}
+			mine = n <= version && (my_base || !bases) && (my_set || !sets)
 			if (mine && n != last) {
 				print (last ? "\n" : "") "Changes in v" n ":"
 				last = n

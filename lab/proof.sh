@@ -7,7 +7,8 @@
 # that lab/reverts.list names on kernels with one fix reverted each.  What became of them is
 # kept in docs/proof/BASE.tsv, of a revert the tests that failed, and docs/proof/BASE.md is
 # the table of it.  ONLY="NAME..." takes some of the reverts, or stock, or patched, and
-# leaves the results of the others.  RESUME=1 takes those that have none of this code yet.
+# leaves the results of the others.  RESUME=1 tries only those of which there is no result
+# with the present code.
 
 . "$(dirname "$0")/lib.sh"
 load_base "${1:-}"

@@ -58,7 +58,7 @@ boot()
 
 "$TOP/lab/deps.sh" bench
 build_programs stock patched
-[[ -x $programs/$PROGRAM ]] || die "series/$BASE has no $PROGRAM among its selftests"
+[[ -x $programs/$PROGRAM ]] || die "$programs has no $PROGRAM"
 lock "$OUT/.lock-bench"
 mkdir -p "$bench"
 for variant in stock patched; do

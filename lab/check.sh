@@ -743,7 +743,7 @@ check_builds()
 	configured=
 	case $arch in
 	x86-64)
-		paths='^(drivers|include|mm|fs|kernel|arch|lib|scripts|tools/testing/selftests/vfio/(mdev_pin|test_modules|iommu_floor|fault_gate))/'
+		paths='^(drivers|include|mm|fs|kernel|arch|lib|scripts|tools/testing/selftests/vfio/(mdev_pin|test_modules|fault_gate))/'
 		;;
 	arm64)
 		paths='^(drivers/vfio/(platform|fsl-mc|cdx|pci/nvgrace-gpu|pci/hisilicon)/|drivers/vfio/(vfio\.c|Kconfig|Makefile)|include/|arch/arm64/)'

@@ -37,7 +37,7 @@ boot()
 measure()
 {
 	build_programs stock patched
-	[[ -x $programs/$PROGRAM ]] || die "series/$BASE has no $PROGRAM among its selftests"
+	[[ -x $programs/$PROGRAM ]] || die "$programs has no $PROGRAM"
 	lock "$OUT/.lock-run"
 	boot stock
 	boot patched

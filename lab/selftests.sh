@@ -4,8 +4,8 @@
 # Usage: selftests.sh BASE [stock|patched]...
 #
 # Build the series' selftests against the patched tree's headers, statically, into
-# build/BASE/selftests, and print that path; and the modules that the selftests bring
-# along, for these kernels if they are built, into modules-VARIANT there.
+# build/BASE/selftests, with the lab's own programs, and print that path; and the modules
+# that they bring along, for these kernels if they are built, into modules-VARIANT there.
 
 . "$(dirname "$0")/lib.sh"
 load_base "${1:-}"
@@ -19,6 +19,8 @@ compile()
 	kernel_make "$tree" headers_install INSTALL_HDR_PATH="$headers" || return 1
 	make -C "$tree/$SELFTESTS" OUTPUT="$dir" CC="$CC" \
 		KHDR_INCLUDES="-isystem $headers/include" USERLDFLAGS=-static all || return 1
+	make -C "$TOP/lab/programs" SRC="$tree/$SELFTESTS" OUTPUT="$dir" CC="$CC" \
+		KHDR_INCLUDES="-isystem $headers/include" || return 1
 	touch "$dir/.complete"
 }
 
@@ -29,7 +31,7 @@ compile_modules()
 
 	rm -rf "$to" "$to.new"
 	mkdir -p "$to.new" || return 1
-	for makefile in "$tree/$SELFTESTS"/*/Makefile; do
+	for makefile in "$tree/$SELFTESTS"/*/Makefile "$TOP"/lab/programs/*/Makefile; do
 		grep -qs '^obj-m' "$makefile" || continue
 		name=$(basename "$(dirname "$makefile")")
 		rm -rf "${dir:?}/kbuild-$variant"
@@ -49,7 +51,7 @@ modules()
 
 	[[ -f $KERNELS/$variant/bzImage && -f $src/obj-$FLAVOR/Module.symvers ]] || return 0
 	key=$({
-		find "$tree/$SELFTESTS" -mindepth 2 -type f -print0 | sort -z | xargs -0 -r cat
+		find "$tree/$SELFTESTS" "$TOP/lab/programs" -mindepth 2 -type f -print0 | sort -z | xargs -0 -r cat
 		cat "$KERNELS/$variant/modules"/*.ko "$KERNELS/$variant/bzImage"
 	} | sha256sum)
 	[[ ! -d $dir/modules-$variant || $(cat "$dir/modules-$variant.key" 2>/dev/null) != "$key" ]] || return 0
@@ -69,8 +71,8 @@ dir=$KERNELS/selftests
 use_ccache
 lock "$KERNELS/.lock-selftests"
 mkdir -p "$dir"
-if [[ ! -f $dir/.complete || -n $(find "$tree/$SELFTESTS" "$tree/include/uapi/linux/vfio.h" \
-	-newer "$dir/.complete" -print -quit) ]]; then
+if [[ ! -f $dir/.complete || -n $(find "$tree/$SELFTESTS" "$TOP/lab/programs" \
+	"$tree/include/uapi/linux/vfio.h" -newer "$dir/.complete" -print -quit) ]]; then
 	rm -f "$dir/.complete"
 	progress "building the selftests" "$LOGS/selftests.log" compile || {
 		reason "$LOGS/selftests.log" >&2

@@ -96,11 +96,12 @@ check()
 	) &
 }
 
-# search MODEL DEFINES...: the output of spin and of the search is in $log
+# search OPT MODEL DEFINES...: the output of spin and of the search is in $log.  To compile
+# it for speed, OPT, takes longer than most searches.
 search()
 {
-	local model=$1 dir
-	shift
+	local opt=$1 model=$2 dir
+	shift 2
 
 	dir=$(mktemp -d "$TMP/XXXXXX") || die "no temporary directory"
 	log=$dir/log
@@ -108,7 +109,7 @@ search()
 	(
 		cd "$dir" || exit 1
 		spin "$@" -a model.pml &&
-		gcc -O2 -w -DSAFETY -DCOLLAPSE -DMEMLIM=4000 -o pan pan.c &&
+		gcc "$opt" -w -DSAFETY -DCOLLAPSE -DMEMLIM=4000 -o pan pan.c &&
 		timeout --foreground "$TIMEOUT" ./pan -m100000 -w24
 	) >"$log" 2>&1
 	status=$?
@@ -129,7 +130,7 @@ search_all()
 	local model=$1 what=$2 states
 	shift 2
 
-	search "$model" "$@"
+	search -O1 "$model" "$@"
 	if [ "$status" -eq 124 ]; then
 		result "not ok" "$what" "not finished within $TIMEOUT s"
 	elif [ "$status" -ne 0 ] || ! grep -q 'errors: 0$' "$log" ||
@@ -154,7 +155,7 @@ search_error()
 	local model=$1 what=$2 error=$3 final=$4 found var
 	shift 4
 
-	search "$model" "$@"
+	search -O0 "$model" "$@"
 	found=$(grep -m 1 -E '^pan:[0-9]+: (assertion violated|invalid end state)' "$log")
 	if ! printf '%s\n' "$found" | grep -Eq "^pan:[0-9]+: ($error)"; then
 		result "not ok" "$what" "$(printf 'wanted: %s\nfound: %s\n' \

@@ -3,8 +3,8 @@
 # make run		build, boot and measure stock and patched, and print the table
 # make matrix		the same table for all kernels
 # make test		everything that says whether the series is right: all of it on the
-#			newest kernel and static checks of the others, or all of it on the
-#			one that BASE names; BASE=all: on all
+#			newest kernel, and static checks of the others unless BASE is given;
+#			BASE=all: all of it on all
 # make bench		what mapping a BAR costs: stock, patched, and the IOMMU alone, in
 #			instructions; writes docs/bench/BASE, in half an hour or so
 # make compose		a git tree with a commit a patch, to build and to edit
@@ -28,7 +28,7 @@
 # make spin		the models
 # make help		this text
 #
-# BASE=5.10		which kernel: a folder in series/
+# BASE=7.3		which kernel: a folder in series/; the newest one if not given
 # KERNEL_SRC=PATH	a tree or tarball of it instead of Debian's
 # CACHE=PATH		where sources and compiled objects are kept
 # BUILD=PATH		where the rest is built, instead of build/
@@ -48,7 +48,7 @@
 
 bases := $(shell cd series && echo */base.conf | tr ' ' '\n' | sed 's,/.*,,' | sort -V)
 given := $(BASE)
-BASE ?= $(firstword $(bases))
+BASE ?= $(lastword $(bases))
 variables := KERNEL_SRC CACHE BUILD ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS V SET BOOT
 export $(variables)
 

@@ -9,6 +9,8 @@
 #			instructions; writes docs/bench/BASE, in half an hour or so
 # make compose		a git tree with a commit a patch, to build and to edit
 # make writeback	the edited commits back to series/ and linux/
+# make compare		git range-diff of the patches for the kernel WITH and for BASE; SET= of one set
+# make port		the fixup commits in build/FROM/tree, to build/BASE/tree
 # make series		the whole series as one folder for git am
 # make mail		a set of it for git send-email, with a cover letter and addresses, and
 #			the name and sign-off that git config has
@@ -35,6 +37,7 @@
 # JOBS=2		how many processes at a time
 # ONLY="WORD..."	make test: only these stages, tests or groups of lab/tests.list;
 #			make proof: only these reverts, or stock, or patched
+# WITH=6.12 FROM=7.3	make compare, make port: the other kernel
 # SET=core		make mail: which set of series/BASE/order
 # V=2			make mail: which version of it this is
 # FORCE=1		make compose, writeback, series, mail, clean, distclean: drop edits
@@ -59,7 +62,7 @@ ifneq ($(given),$(filter all $(bases),$(given)))
 $(error unknown BASE '$(given)'; this project has: $(bases))
 endif
 
-targets := help run matrix bench test deps fetch compose writeback series mail stock patched \
+targets := help run matrix bench test deps fetch compose writeback compare port series mail stock patched \
 	build selftests check spin proof bisect clean distclean
 .PHONY: $(targets)
 .NOTPARALLEL:
@@ -90,6 +93,12 @@ compose:
 
 writeback:
 	@lab/writeback.sh '$(BASE)'
+
+compare:
+	@lab/compare.sh '$(BASE)' '$(WITH)'
+
+port:
+	@lab/port.sh '$(FROM)' '$(BASE)'
 
 series:
 	@lab/series.sh '$(BASE)'

@@ -46,7 +46,7 @@ skip()
 	skipped=$((skipped + 1))
 }
 
-parts="project source compose edits git mail word checks minimal apply expected runner devices"
+parts="project source compose edits git mail word checks minimal apply port expected runner devices"
 read -ra only <<< "${ONLY:-}"
 unset ONLY
 for part in ${only[@]+"${only[@]}"}; do

@@ -129,7 +129,7 @@ for_base()
 # test name<TAB>result, from what vmtests.sh printed
 printed()
 {
-	sed -nE 's/^skip - ([^ ]+: [^ ]+) # fails on .*/\1\tknown/p; t
+	sed -nE 's/^skip - ([^ ]+: [^ ]+) # fixed in .*/\1\tknown/p; t
 		s/^(ok|not ok|skip) - ([^ ]+: [^ ]+).*/\2\t\1/p' "$1"
 }
 

@@ -31,7 +31,7 @@ sparse > "$work/said" 2>&1 || :
 expect 'nor for a comment' 1 '^$' bash -c "grep -x made '$work/said' || { echo; exit 1; }"
 sed -i "s/^CHECK_X86_64=.*/CHECK_X86_64='VFIO_PCI VFIO_MDEV'/" "$project/series/0.1/base.conf"
 expect 'but for what else is to be built' 0 '^made$' sparse
-sed -i 's/C=2 CHECK=sparse/C=2 CHECK=sparse V=1/' "$project"/lab/check.sh
+sed -i 's/C=2 CHECK=sparse/C=2 CHECK=sparse V=1/' "$project"/lab/checks/sparse.sh
 expect 'and for how' 0 '^made$' sparse
 rm -rf "$checked"
 

@@ -14,6 +14,7 @@
 # make series		the whole series as one folder for git am
 # make mail		a set of it for git send-email, with a cover letter and addresses, and
 #			the name and sign-off that git config has
+# make report		a bug that BASE=6.1 alone has, shown by a program, as a mail to stable@
 # make bisect		each patch built in odd configurations too, booted and measured, in an
 #			hour or two
 # make proof		each test seen failing: writes docs/proof/BASE.md, in some hours
@@ -62,7 +63,7 @@ ifneq ($(given),$(filter all $(bases),$(given)))
 $(error unknown BASE '$(given)'; this project has: $(bases))
 endif
 
-targets := help run matrix bench test deps fetch compose writeback compare port series mail stock patched \
+targets := help run matrix bench test deps fetch compose writeback compare port series mail report stock patched \
 	build selftests check spin proof bisect clean distclean
 .PHONY: $(targets)
 .NOTPARALLEL:
@@ -105,6 +106,9 @@ series:
 
 mail:
 	@lab/mail.sh '$(BASE)'
+
+report:
+	@lab/report.sh '$(BASE)'
 
 stock patched:
 	@lab/build.sh '$(BASE)' $@

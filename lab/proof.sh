@@ -7,7 +7,7 @@
 # that lab/reverts.list names on kernels with one fix reverted each.  What became of them is
 # kept in docs/proof/BASE.tsv, of a revert the tests that failed, and docs/proof/BASE.md is
 # the table of it.  ONLY="NAME..." takes some of the reverts, or stock, or patched, and
-# leaves the results of the others.  RESUME=1 tries only those of which there is no result
+# leaves the results of the others; so does stock:TEST,... for these of lab/tests.list.  RESUME=1 tries only those of which there is no result
 # with the present code.
 
 . "$(dirname "$0")/lib.sh"
@@ -29,13 +29,19 @@ have()
 	[[ -n ${RESUME:-} && -f $store ]] && grep -qxF "$1"$'\t'"code"$'\t'"$(code "$1")" "$store"
 }
 
-# keep LABEL: what vmtests.sh printed, in place of what the store has
+# keep LABEL [NAME]...: what vmtests.sh printed, in place of what the store has of these
 keep()
 {
 	(
 		flock 9
 		{
-			[[ ! -f $store ]] || awk -F '\t' -v label="$1" '$1 != label' "$store"
+			[[ ! -f $store ]] || awk -F '\t' -v label="$1" -v names="${*:2}" '
+				function other(test)
+				{
+					sub(/:.*/, "", test)
+					return names != "" && test != "code" && index(" " names " ", " " test " ") == 0
+				}
+				$1 != label || other($2 == "code" ? "code" : $3)' "$store"
 			printf '%s\tcode\t%s\n' "$1" "$(code "$1")"
 			printed "$proof/$1" | awk -F '\t' -v label="$1" '
 				label ~ /^(stock|patched)$/ || $2 == "not ok" { print label "\t" $2 "\t" $1 }'
@@ -54,7 +60,21 @@ try()
 	say "testing on $label"
 	"$TOP/lab/vmtests.sh" "$BASE" "$kernel" "$programs" "$@" > "$proof/$label" || :
 	grep -qE '^[0-9]+ passed, ' "$proof/$label" || die "the tests did not run on $label"
-	keep "$label"
+	if [[ $label == stock || $label == patched ]]; then
+		keep "$label" "$@"
+	else
+		keep "$label"
+	fi
+}
+
+# tests_of LABEL: those that ONLY names
+tests_of()
+{
+	local word
+
+	for word in "${only[@]}"; do
+		[[ $word != "$1":* ]] || tr , '\n' <<< "${word#*:}"
+	done
 }
 
 # patch_of NAME: the base's own, or the one for all
@@ -202,7 +222,7 @@ while IFS='|' read -r name tests _; do
 	names+=("$name")
 done < "$TOP/lab/reverts.list"
 for name in ${only[@]+"${only[@]}"}; do
-	known "$name" "$(printf '%s\n' stock patched "${names[@]}")"
+	known "${name%%:*}" "$(printf '%s\n' stock patched "${names[@]}")"
 done
 ((${#only[@]})) || only=(patched "${names[@]}" stock)
 tried=0
@@ -230,11 +250,12 @@ mapfile -t modules < <(sed -n 's,^drivers/vfio/.*\.k\?o$,&,p' "$TREE/obj-$FLAVOR
 
 wanted()
 {
-	[[ " ${only[*]} " == *" $1 "* ]] && ! have "$1"
+	[[ " ${only[*]} " == *" $1"[:\ ]* ]] && ! have "$1"
 }
 
 rm -rf "$mutant"
-! wanted patched || try patched "$KERNELS/patched"
+mapfile -t tests < <(tests_of patched)
+! wanted patched || try patched "$KERNELS/patched" "${tests[@]}"
 while IFS='|' read -r name tests _; do
 	name=$(trim "$name")
 	[[ -n $name && $name != '#'* ]] || continue
@@ -259,12 +280,13 @@ for ((; tried; tried--)); do
 	wait -n || die "a kernel could not be tested, see above"
 done
 rm -rf "$mutant"
-! wanted stock || try stock "$KERNELS/stock"
+mapfile -t tests < <(tests_of stock)
+! wanted stock || try stock "$KERNELS/stock" "${tests[@]}"
 write_table > "$proof/table"
 mv "$proof/table" "$TOP/docs/proof/$BASE.md"
 say "wrote docs/proof/$BASE.md"
 for name in "${only[@]}"; do
-	[[ $name != stock && $name != patched ]] || continue
+	[[ ! $name =~ ^(stock|patched)(:|$) ]] || continue
 	echo "$name: $(results "$name" | wc -l) tests fail"
 done
 failing=$(results patched | grep -c 'not ok$' || :)

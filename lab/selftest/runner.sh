@@ -15,7 +15,7 @@ printf '#!/bin/sh\nkill -9 $$\n' > "$work/killed"
 printf '#!/bin/sh\necho waiting; sleep 1000\n' > "$work/hang"
 chmod +x "$work"/{true,three,bound,warn,oops,killed,hang}
 
-expect 'vmtest.sh: bad usage' 127 'expected BUILD_DIR' "$VMTEST"
+expect 'vmtest.sh: bad usage' 127 'expected KERNEL' "$VMTEST"
 expect 'vmtest.sh: an unknown option' 127 'unknown option -x' "$VMTEST" -x
 expect 'vmtest.sh: an option without its value' 127 'needs a value' "$VMTEST" -c
 expect 'vmtest.sh: a bad number' 127 'not a positive number' "$VMTEST" -c two /tmp -- "$work/true"
@@ -33,6 +33,10 @@ if [[ -s $kernel/bzImage && -s $kernel/modules/order ]]; then
 		"$VMTEST" -d no-such-device "$kernel" -- "$work/true"
 	expect 'vmtest.sh: the status and output of the program' 3 "^it's \"here\" *\\\$x" \
 		"$VMTEST" -n "$kernel" -- "$work/three" "it's \"here\"  \$x"
+	expect 'vmtest.sh: an image' 3 '^alone' "$VMTEST" -n "$kernel/bzImage" -- "$work/three" alone
+	mkdir -p "$work/built/arch/x86/boot"
+	ln -s "$kernel/bzImage" "$work/built/arch/x86/boot/"
+	expect 'vmtest.sh: a kernel tree' 3 '^tree' "$VMTEST" -n "$work/built" -- "$work/three" tree
 	expect 'vmtest.sh: a device for the program' 0 '/vfio-pci.*first' \
 		"$VMTEST" -b 1234:11e8 "$kernel" -- "$work/bound" first
 	expect 'vmtest.sh: a warning in the guest' 125 'WARNING: not really' "$VMTEST" -n "$kernel" -- "$work/warn"

@@ -47,10 +47,11 @@ child=
 usage()
 {
 	cat <<-EOF
-	Usage: $SCRIPT_NAME [OPTION]... BUILD_DIR -- PROGRAM [ARG]...
+	Usage: $SCRIPT_NAME [OPTION]... KERNEL -- PROGRAM [ARG]...
 
-	Boot BUILD_DIR/bzImage under QEMU, load BUILD_DIR/modules in the order that
-	BUILD_DIR/modules/order gives, and run PROGRAM of the host in the guest.
+	Boot KERNEL under QEMU, and run PROGRAM of the host in the guest.  KERNEL is an
+	image, a kernel tree or a build directory that has one, or a directory with a
+	bzImage, and with modules that are loaded in the order that modules/order gives.
 
 	  -c CPUS     virtual CPUs (default $cpus)
 	  -m MIB      guest memory (default $memory)
@@ -81,7 +82,7 @@ usage()
 	  $EXIT_TIMEOUT  the time was up
 	  $EXIT_SPLAT  the guest printed a warning, an oops or a panic
 	  $EXIT_QEMU  QEMU did not start, or ended before PROGRAM did
-	  $EXIT_USAGE  bad usage, a missing tool or an incomplete BUILD_DIR
+	  $EXIT_USAGE  bad usage, a missing tool, no KERNEL or an incomplete one
 	EOF
 }
 
@@ -149,6 +150,7 @@ make_initramfs()
 
 	mkdir -p "$root"/{bin,dev,etc,proc,root,sys,tmp,t,modules} ||
 		die "cannot fill $tmp: is the disk full?" $EXIT_QEMU
+	: > "$root/modules/order"
 	cp -L "$busybox" "$root/bin/busybox" ||
 		die "cannot fill $tmp: is the disk full?" $EXIT_QEMU
 	echo 'root:x:0:0:root:/root:/bin/sh' > "$root/etc/passwd"
@@ -157,7 +159,7 @@ make_initramfs()
 		cp "$build/modules/$module" "$root/modules/" ||
 			die "$build/modules/$module: cannot be copied" $EXIT_QEMU
 		echo "$module" >> "$root/modules/order"
-	done < "$build/modules/order"
+	done < "$order"
 
 	copy_in "$program"
 	for file in ${files[@]+"${files[@]}"}; do
@@ -289,7 +291,7 @@ while getopts ':a:c:m:t:d:o:f:b:q:l:kinh' opt; do
 done
 shift $((OPTIND - 1))
 
-[[ $# -ge 3 && $2 == -- ]] || die "expected BUILD_DIR -- PROGRAM [ARG]... (-h for help)"
+[[ $# -ge 3 && $2 == -- ]] || die "expected KERNEL -- PROGRAM [ARG]... (-h for help)"
 build=$1
 program=$3
 shift 3
@@ -299,11 +301,20 @@ for value in "$cpus" "$memory" "$timeout"; do
 	is_number "$value" || die "$value: not a positive number"
 done
 [[ -z $bind || $bind =~ ^[0-9a-f]{4}:[0-9a-f]{4}$ ]] || die "$bind: not VENDOR:DEVICE"
-[[ -s $build/bzImage ]] || die "$build: no bzImage here; build the kernel first"
-[[ -r $build/modules/order ]] || die "$build: no modules/order here; build the kernel first"
+order=/dev/null
+if [[ -f $build ]]; then
+	image=$build
+elif [[ -f $build/arch/x86/boot/bzImage ]]; then
+	image=$build/arch/x86/boot/bzImage
+else
+	image=$build/bzImage
+	[[ ! -e $build/modules ]] || order=$build/modules/order
+fi
+[[ -s $image ]] || die "$build: no bzImage here; build the kernel first"
+[[ -r $order ]] || die "$order: missing; build the kernel first"
 while read -r module; do
 	[[ -s $build/modules/$module ]] || die "$build/modules/$module: missing"
-done < "$build/modules/order"
+done < "$order"
 [[ -f $program ]] || die "$program: no such program"
 for tool in "$qemu" cpio gzip timeout; do
 	command -v "$tool" >/dev/null || die "$tool: not installed"
@@ -337,7 +348,7 @@ make_initramfs "$busybox"
 qemu_args=(-nodefaults -no-user-config -display none -no-reboot
 	   -global "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"
 	   -smp "$cpus" -m "$memory"
-	   -kernel "$build/bzImage" -initrd "$tmp/initramfs")
+	   -kernel "$image" -initrd "$tmp/initramfs")
 if ((kvm)); then
 	qemu_args+=(-machine "q35,kernel-irqchip=split" -accel kvm -cpu host)
 else

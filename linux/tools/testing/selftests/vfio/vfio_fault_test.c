@@ -397,9 +397,9 @@ static void probe_in_this_thread(const char *bdf)
 /* A1, E12: binding the driver, which makes what belongs to the device */
 FAULT_TEST(bind_unwinds_from_every_failed_allocation)
 {
-	int nth, log, failed = 0, left = 0;
+	int nth, log, rounds = 3, failed = 0, left = 0;
 	struct said said = {};
-	bool more, fresh;
+	bool fresh;
 	char group[64];
 	long users;
 	void *bar;
@@ -419,10 +419,14 @@ FAULT_TEST(bind_unwinds_from_every_failed_allocation)
 	users = module_users();
 	log = kmsg_open();
 	klogctl(SYSLOG_ACTION_CONSOLE_LEVEL, NULL, 4);
-	for (nth = 1, more = true, fresh = true; more && nth < MAX_FAULTS; nth++) {
+	for (nth = 1, fresh = true; rounds && nth < MAX_FAULTS; nth++) {
 		ASSERT_EQ(0, fault_inject(self->inject, nth));
 		write_text("/sys/bus/pci/drivers/vfio-pci/bind", self->p.bdf_b);
-		more = fault_injected(self->inject);
+		/* What is cached takes an allocation less, so one may have been passed over */
+		if (!fault_injected(self->inject)) {
+			rounds--;
+			nth = 0;
+		}
 
 		/* Bound or not, it can be now */
 		if (!pci_bound_to_vfio(self->p.bdf_b)) {
@@ -438,10 +442,9 @@ FAULT_TEST(bind_unwinds_from_every_failed_allocation)
 	klogctl(SYSLOG_ACTION_CONSOLE_LEVEL, NULL, 7);
 	read_log(log, &said);
 	fd_close(&log);
-	printf("# %d of %d allocations made it fail, %d of them in the probe\n", failed, nth - 2,
-	       said.failed_probes);
+	printf("# it failed %d times, %d of them in the probe\n", failed, said.failed_probes);
 	EXPECT_EQ(0, said.complaints);
-	EXPECT_FALSE(more);
+	EXPECT_EQ(0, rounds);
 	EXPECT_LT(0, said.failed_probes);
 	EXPECT_EQ(0, left);
 	/* Nothing stays behind but what the kernel has said itself that it loses */

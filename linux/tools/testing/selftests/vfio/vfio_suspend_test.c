@@ -638,6 +638,11 @@ static int reset_and_look(struct p2p *p, int (*how)(struct p2p *p), uint64_t oth
 	return r.ret;
 }
 
+static bool cannot_reset(int ret)
+{
+	return ret == -ENOTTY || ret == -EINVAL || ret == -ENOENT;
+}
+
 /* Older kernels list the pages of all devices each time, longer than a reset takes */
 static bool looks_are_slow(struct p2p *p)
 {
@@ -663,6 +668,77 @@ static int strays(struct p2p *p, const struct seen *seen)
 		n += mmio_read32(p->window + seen->slot[i] * 4) == STRAY;
 
 	return n;
+}
+
+/*
+ * B is in a container of its own, which tells when a reset begins.  A's has nothing of B.
+ */
+FIXTURE(first) {
+	struct p2p p;
+	struct iommu *iommu;
+	void *bar;
+	bool missing;
+};
+
+FIXTURE_SETUP(first)
+{
+	int ret = p2p_open(&self->p, &want_nvme);
+
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	self->missing = ret;
+	if (ret)
+		return;
+
+	self->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+	ASSERT_EQ(0, p2p_open_peer_in(&self->p, self->iommu));
+	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
+	self->bar = p2p_bar(&self->p, 0, MAP_SIZE);
+	ASSERT_NE(NULL, self->bar);
+	ASSERT_EQ(0, dma_map(self->iommu, IOVA_BAR, self->bar, MAP_SIZE, DMA_RW));
+}
+
+FIXTURE_TEARDOWN(first)
+{
+	if (self->missing)
+		return;
+	p2p_close(&self->p);
+	iommu_close(&self->iommu);
+}
+
+/* E6: who maps it for the first time while it is reset has it when that is over */
+TEST_F_TIMEOUT(first, mapped_in_the_midst_of_a_reset, TIMEOUT)
+{
+	struct reset r = { .how = by_bus, .p = &self->p };
+	uint64_t deadline;
+	int looks = 0;
+	bool gone;
+
+	if (self->missing)
+		SKIP(return, NO_NVME);
+	if (iommu_lookup(self->p.bdf_b, IOVA_BAR, NULL) != 1)
+		SKIP(return, NO_LOOKUP);
+	if (looks_are_slow(&self->p))
+		SKIP(return, SLOW_LOOKUP);
+
+	ASSERT_EQ(0, pthread_create(&r.thread, NULL, reset_thread, &r));
+	deadline = now_us() + 20 * 1000000;
+	while (iommu_lookup(self->p.bdf_b, IOVA_BAR, NULL) == 1 && now_us() < deadline)
+		usleep(1000);
+	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->bar, MAP_SIZE, DMA_RW));
+	do {
+		gone = is_gone(&self->p, IOVA_BAR);
+		if (iommu_lookup(self->p.bdf_b, IOVA_BAR, NULL) == 1)
+			break;
+		EXPECT_TRUE(gone);
+		looks++;
+	} while (!__atomic_load_n(&r.done, __ATOMIC_ACQUIRE));
+	pthread_join(r.thread, NULL);
+	if (cannot_reset(r.ret))
+		SKIP(return, NO_RESET);
+	EXPECT_EQ(0, r.ret);
+	EXPECT_LT(0, looks);
+	expect_mapped_at(0);
+	EXPECT_EQ(1, iommu_lookup(self->p.bdf_b, IOVA_BAR, NULL));
 }
 
 FIXTURE(reset) {
@@ -710,11 +786,6 @@ FIXTURE_TEARDOWN(reset)
 	if (self->missing)
 		return;
 	close_both(&self->p);
-}
-
-static bool cannot_reset(int ret)
-{
-	return ret == -ENOTTY || ret == -EINVAL || ret == -ENOENT;
 }
 
 /* G1: not mapped in the reset, mapped after it */

@@ -10,7 +10,7 @@
 # Usage: lab/check.sh BASE [TREE]
 #	 TREE: a git tree with the series applied on top of the tag "base",
 #	 instead of the one that lab/compose.sh makes
-#	 CHECK="shellcheck guarantees checkpatch kernel-doc sphinx x86-64 arm64 selftests sparse
+#	 CHECK="shellcheck guarantees checkpatch kernel-doc sphinx x86-64 arm64 kvm selftests sparse
 #	 coccicheck": which of them (default: all).  Only if named: builds of each patch
 #	 with "few", nothing that can be left out, and vfio built in; "cdev", no groups;
 #	 "nommu", RISC-V without MMU; "allmod", drivers/vfio of allmodconfig
@@ -26,7 +26,7 @@
 
 load_base "${1:-}"
 
-ALL="shellcheck guarantees checkpatch kernel-doc sphinx x86-64 arm64 selftests sparse coccicheck"
+ALL="shellcheck guarantees checkpatch kernel-doc sphinx x86-64 arm64 kvm selftests sparse coccicheck"
 ODD="few cdev nommu allmod"
 CHECK=${CHECK:-$ALL}
 for name in $CHECK; do
@@ -174,6 +174,7 @@ TOOLS=$({
 	ld --version
 	aarch64-linux-gnu-gcc --version 2>/dev/null || :
 	riscv64-linux-gnu-gcc --version 2>/dev/null || :
+	powerpc-linux-gnu-gcc --version 2>/dev/null || :
 	sparse --version 2>/dev/null || :
 	spatch --version 2>/dev/null || :
 	perl --version
@@ -269,6 +270,7 @@ for arch in x86-64 arm64 $ODD; do
 	[[ $arch != cdev || -d $SRC/drivers/iommu/iommufd ]] || continue
 	timed "static $BASE: build $arch" check_builds "$arch"
 done
+run kvm
 run selftests
 run sparse
 run coccicheck

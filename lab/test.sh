@@ -157,7 +157,7 @@ test_all()
 test_static()
 {
 	if wanted static; then
-		CHECK="checkpatch sparse" stage static "$TOP/lab/check.sh" "$BASE"
+		CHECK="checkpatch sparse kvm" stage static "$TOP/lab/check.sh" "$BASE"
 		timed "selftests $BASE" "$TOP/lab/selftests.sh" "$BASE" > /dev/null || {
 			echo "not ok - selftests, $BASE; again: make selftests BASE=$BASE"
 			failed=$((failed + 1))

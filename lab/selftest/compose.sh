@@ -32,6 +32,8 @@ expect 'in the right order' 0 '^set two vfio-count-on.patch new new-file vfio-co
 expect 'and compose to the same again' 0 '^$' bash -c "git -C '$tree' rev-parse 'HEAD^{tree}' > '$work/a' &&
 	FORCE=1 KERNEL_SRC='$kernel' '$project/lab/compose.sh' 0.1 && git -C '$tree' rev-parse 'HEAD^{tree}' | diff - '$work/a' && echo"
 expect 'one folder for git am' 0 '3 patches' on_kernel series 0.1
+expect 'and for quilt' 0 '^0001-vfio-Count-on.patch 0002-.*.patch 0003-.*.patch $' \
+	bash -c "tr '\n' ' ' < '$BUILD/0.1/series/series'"
 
 # Sets, and what a patch says that is nothing to the series
 sed -i 's/^vfio-count-further/set more\n&/' "$project/series/0.1/order"

@@ -117,13 +117,19 @@ sum()
 
 run_one()
 {
-	local name=$1 cpus=$2 seconds=$3 options=${4//@MODULES@/$programs/modules-$label} command=$5 status=0 out=$LOGS/vm-$label-$1
+	local name=$1 cpus=$2 seconds=$3 options=${4//@MODULES@/$programs/modules-$label} command=$5 status=0 try out=$LOGS/vm-$label-$1
 
 	# shellcheck disable=SC2086	# words on purpose
 	set -- $command ${parts[$name]:-}
-	# shellcheck disable=SC2086
-	timed "guest $BASE: $name" "$VMTEST" -c "$cpus" -m 2048 -t "$seconds" -l "$out.log" $options \
-		"$kernel" -- "$programs/$1" "${@:2}" > "$out.out" 2> "$out.err" < /dev/null || status=$?
+	# Another chance if it was QEMU's fault
+	for try in 1 2; do
+		status=0
+		# shellcheck disable=SC2086
+		timed "guest $BASE: $name" "$VMTEST" -c "$cpus" -m 2048 -t "$seconds" -l "$out.log" $options \
+			"$kernel" -- "$programs/$1" "${@:2}" > "$out.out" 2> "$out.err" < /dev/null || status=$?
+		((status == 126 && try == 1)) || break
+		say "$name on $label: QEMU failed, trying again"
+	done
 	sum "$out.out" "$name" "$status" > "$out.sum"
 	echo "$status" > "$out.status"
 }

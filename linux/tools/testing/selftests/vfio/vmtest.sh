@@ -15,6 +15,9 @@ readonly EXIT_SPLAT=125
 readonly EXIT_QEMU=126
 readonly EXIT_USAGE=127
 
+# Emulation may get stuck before the guest has begun.
+readonly BOOT_SECONDS=300
+
 # What a healthy guest never prints on its console.
 readonly SPLAT_PATTERN='WARNING:|BUG:|KASAN:|UBSAN:|kmemleak:|Oops[: ]'\
 '|INFO: possible recursive locking|INFO: possible circular locking'\
@@ -81,7 +84,8 @@ usage()
 	Exit status: PROGRAM's own (at most 123), or
 	  $EXIT_TIMEOUT  the time was up
 	  $EXIT_SPLAT  the guest printed a warning, an oops or a panic
-	  $EXIT_QEMU  QEMU did not start, or ended before PROGRAM did
+	  $EXIT_QEMU  QEMU did not start, ended before PROGRAM did, or did not boot KERNEL
+	       within $BOOT_SECONDS seconds
 	  $EXIT_USAGE  bad usage, a missing tool, no KERNEL or an incomplete one
 	EOF
 }
@@ -173,6 +177,7 @@ make_initramfs()
 	mount -t proc none /proc
 	mount -t sysfs none /sys
 	mount -t devtmpfs none /dev
+	echo "vmtest: booted" > /dev/kmsg
 	mkdir -p /dev/shm /dev/hugepages
 	mount -t tmpfs none /dev/shm
 	mount -t tmpfs none /tmp
@@ -373,8 +378,22 @@ for device in ${devices[@]+"${devices[@]}"}; do
 	add_device "$device"
 done
 
+watch_boot()
+{
+	local second
+
+	for ((second = 0; second < BOOT_SECONDS; second++)); do
+		sleep 1
+		kill -0 "$child" 2>/dev/null || return
+		! grep -aq 'vmtest: booted' "$log" 2>/dev/null || return
+	done
+	: > "$tmp/stuck"
+	kill "$child"
+}
+
 timeout -k 10 "$timeout" "$qemu" "${qemu_args[@]}" < /dev/null 2> "$tmp/qemu.err" &
 child=$!
+watch_boot &
 wait "$child"
 qemu_status=$?
 child=
@@ -394,6 +413,12 @@ if [[ -n $splat ]]; then
 		tr -d '\r' < "$log" | sed -n "$((first > 5 ? first - 5 : 1)),$((first + 80))p" >&2
 	fi
 	exit $EXIT_SPLAT
+fi
+
+if [[ -e $tmp/stuck ]]; then
+	show_log "not booted after $BOOT_SECONDS seconds; the last words:"
+	tail -n 25 "$log" >&2
+	exit $EXIT_QEMU
 fi
 
 if ((qemu_status == 124 || qemu_status == 137)) && [[ -z $status ]]; then

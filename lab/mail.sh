@@ -3,7 +3,7 @@
 #
 # Usage: mail.sh BASE
 #
-# SET=NAME: write a set of the series as mail to build/BASE/mail/: a folder that git
+# SET=NAME: have b4 write a set of the series as mail to build/BASE/mail/: a folder that git
 # send-email sends as it is, with the cover letter of mail/cover/NAME, To and Cc, and the
 # sender's name and sign-off as git config has them.  For the newest base it is addressed to
 # mainline; for the others it is a variant for that stable tree.  V=2 is version 2, and needs
@@ -22,20 +22,6 @@ known_set "$set"
 
 ! why=$(no_sender) || die "who sends this? $why"
 newest=$(bases | tail -n 1)
-prefix=PATCH
-[[ $BASE == "$newest" ]] || prefix="PATCH $BASE.y"
-
-format()
-{
-	local options=()
-
-	((version == 1)) || options=(-v "$version")
-	as_sender git -C "$tree" format-patch -q ${options[@]+"${options[@]}"} --numbered --cover-letter \
-		--subject-prefix="$prefix" --thread=shallow --encode-email-headers \
-		--no-attach --no-signature --abbrev=12 -o "$mail" "$from..$tip"
-	mapfile -t patches < <(find "$mail" -name '*.patch' ! -name '*0000-cover-letter.patch' | sort)
-	cover=$(find "$mail" -name '*0000-cover-letter.patch')
-}
 
 #
 # The cover letter
@@ -217,7 +203,6 @@ cover_text()
 		@lock-order)	lock_order; continue ;;
 		@bench)		bench; continue ;;
 		@changes)	changes; continue ;;
-		@base)		base_of; continue ;;
 		'@include '*)	cover_text "$TOP/mail/${line#@include }"; continue ;;
 		@*)		die "${1#"$TOP"/}: '$line' is nothing that lab/mail.sh knows" ;;
 		esac
@@ -232,101 +217,67 @@ cover_text()
 
 write_cover()
 {
-	local subject
 	local -A numbers=()
 
 	[[ -f $TOP/mail/cover/$set ]] || die "set $set has no cover letter: there is no mail/cover/$set"
 	cover_text "$TOP/mail/cover/$set" > "$work/text"
 	git stripspace < "$work/text" > "$work/cover"
-	subject=$(sed -n '1s/^Subject: //p' "$work/cover")
-	[[ -n $subject ]] || die "mail/cover/$set has no subject"
-	sed -i 1,2d "$work/cover"
-	SUBJECT=$subject TEXT=$work/cover perl -i -pe '
-		s/\*\*\* SUBJECT HERE \*\*\*/$ENV{SUBJECT}/;
-		if (/^\*\*\* BLURB HERE \*\*\*$/) {
-			open(my $text, "<", $ENV{TEXT}) or die;
-			$_ = join "", <$text>;
-		}' "$cover"
-}
-
-#
-# To and Cc
-#
-
-# Of whom get_maintainer.pl of the newest kernel knows: addresses in the MAINTAINERS of an
-# old one may be dead.  No guessing from history, of which there is none, nor from words
-# in the patch.
-maintainers()
-{
-	(cd "$known" && HOME=$work PERL_HASH_SEED=0 ./scripts/get_maintainer.pl --nogit --nogit-fallback --nofixes --nokeywords \
-		--norolestats --roles "$1" 2> "$work/err") ||
-		die "get_maintainer.pl fails on ${1##*/}: $(head -n 1 "$work/err")"
-}
-
-# One "Name <address>" a line, none twice, and not the sender's, as a header
-header()
-{
-	perl -MEncode=decode,encode -e '
-		my ($header, $sender) = splice @ARGV, 0, 2;
-		my (%seen, @list);
-		while (<STDIN>) {
-			chomp;
-			my $address = /<([^<>]+)>/ ? $1 : $_;
-			next if $seen{lc $address}++ || lc $address eq lc $sender;
-			if (/[^\x00-\x7f]/ && /^"?([^"]*?)"?\s+<.*>$/) {
-				$_ = encode("MIME-Q", decode("UTF-8", $1)) . " <$address>";
-			}
-			push @list, $_;
-		}
-		print "$header: ", join(",\n    ", @list), "\n" if @list;' "$1" "$LAB_EMAIL"
-}
-
-# Its lines once each, lists after people
-people_first()
-{
-	awk '!seen[$0]++ { if (/</) print; else lists = lists $0 "\n" } END { printf "%s", lists }'
-}
-
-# To are the maintainers; on Cc the reviewers, the lists, and whom the trailers name.
-address()
-{
-	local patch people
-
-	: > "$work/all.to"
-	: > "$work/all.cc"
-	for patch in "${patches[@]}"; do
-		people=$(maintainers "$patch")
-		sed -n 's/ (\(maintainer\|supporter\)[:)].*//p' <<< "$people" | sort > "$work/to"
-		{
-			sed '/ (\(maintainer\|supporter\)[:)]/d; s/> (.*/>/; />/!s/ (.*//' <<< "$people" | sort
-			sed -n '/^---$/q; s/^\(Cc\|Suggested-by\): //p' "$patch"
-		} | people_first > "$work/cc"
-		[[ -s $work/to ]] || die "get_maintainer.pl knows no maintainer of ${patch##*/}"
-		cat "$work/to" >> "$work/all.to"
-		cat "$work/cc" >> "$work/all.cc"
-		insert_addresses "$patch" "$work/to" "$work/cc"
-	done
-	people_first < "$work/all.to" > "$work/cover.to"
-	# A stable variant has nothing to be applied yet.
-	[[ $BASE == "$newest" ]] || echo stable@vger.kernel.org >> "$work/all.cc"
-	people_first < "$work/all.cc" > "$work/cover.cc"
-	insert_addresses "$cover" "$work/cover.to" "$work/cover.cc"
-}
-
-# insert_addresses FILE TO CC: at the end of its header
-insert_addresses()
-{
-	local file=$1
-
+	[[ $(head -n 1 "$work/cover") == 'Subject: '* ]] || die "mail/cover/$set has no subject"
+	sed -i '1s/^Subject: //' "$work/cover"
+	# What b4 fills in
+	# shellcheck disable=SC2016
 	{
-		header To < "$2"
-		grep -vxFf "$2" "$3" | header Cc
-	} > "$work/header"
-	sed -i "1,/^\$/{
-		/^\$/{
-			e cat '$work/header'
-		}
-	}" "$file"
+		printf '${cover}\n\n---\n${shortlog}\n\n${diffstat}\n---\n'
+		base_of
+	} > "$work/template"
+}
+
+#
+# Addresses, threads, versions and headers are b4's
+#
+in_b4()
+{
+	(cd "$work/git" && HOME=$work XDG_DATA_HOME=$work XDG_CACHE_HOME=$work \
+		GIT_CONFIG_GLOBAL=$work/gitconfig EDITOR="cp '$work/cover'" b4 --offline-mode --no-stdin "$@") \
+		>> "$work/b4.log" 2>&1 < /dev/null ||
+		die "b4 $1 fails: $(reason "$work/b4.log")"
+}
+
+# The maintainers that the newest kernel knows: addresses in the MAINTAINERS of an old one
+# may be dead.  No guessing from history, of which there is none, nor from words in the patch.
+configure_b4()
+{
+	local who kind
+
+	for kind in to:--nol cc:--nom; do
+		who=$work/${kind%:*}
+		printf '#!/bin/sh\ncd "%s" && exec ./scripts/get_maintainer.pl --nogit --nogit-fallback --nofixes --nokeywords --norolestats %s\n' \
+			"$known" "${kind#*:}" > "$who"
+		chmod +x "$who"
+		git config -f "$work/gitconfig" "b4.send-auto-${kind%:*}-cmd" "$who"
+	done
+	git config -f "$work/gitconfig" user.name "$LAB_NAME"
+	git config -f "$work/gitconfig" user.email "$LAB_EMAIL"
+	git config -f "$work/gitconfig" b4.prep-cover-strategy branch-description
+	git config -f "$work/gitconfig" b4.prep-cover-template "$work/template"
+	# Or b4 would not even write
+	git config -f "$work/gitconfig" sendemail.smtpserver localhost
+}
+
+write_mail()
+{
+	configure_b4
+	git clone -q -s -n "$tree" "$work/git"
+	# The files that are touched, as b4 wants a clean tree
+	git -C "$tree" diff --name-only "$from" "$tip" | git -C "$work/git" sparse-checkout set --no-cone --stdin
+	git -C "$work/git" checkout -q -b "$set" "$tip"
+	git -C "$work/git" branch -q before "$from"
+	in_b4 prep -e before
+	in_b4 prep --edit-cover
+	in_b4 prep --auto-to-cc
+	[[ $BASE == "$newest" ]] || in_b4 prep --set-prefixes "$BASE.y"
+	((version == 1)) || in_b4 prep --force-revision "$version"
+	in_b4 send -o "$mail" --no-sign --not-me-too
 }
 
 ((version == 1)) || changes | grep -x "Changes in v$version:" > /dev/null ||
@@ -342,9 +293,8 @@ check_trailers
 the_set "$set"
 rewrite "$from" "$to"
 git -C "$tree" log --reverse --format=%s "$from..$tip" > "$work/titles"
-format
 write_cover
-address
+write_mail
 replace_folder "$mail" "$OUT/mail"
 "$TOP/lab/mail-check.sh" "$BASE" "$set" || die "$OUT/mail cannot be sent as it is"
-say "checked; to send: git send-email $OUT/mail/*.patch"
+say "checked; to send: git send-email $OUT/mail/*.eml"

@@ -32,14 +32,14 @@ expect 'trailers are for patches that there are' fail "no patch has the subject 
 sed -i '$d' "$project/mail/trailers"
 if [[ -x $(git --exec-path)/git-send-email ]] && command -v b4 >/dev/null; then
 	expect 'mail that can be sent' 0 'send: git send-email' mail "$project/lab/mail.sh" 0.1
-	expect 'is all of the set' 0 '^3$' bash -c "find '$letter' -name '*.patch' | wc -l"
-	expect 'from the sender, with who had the idea' 0 '^To: A Maintainer.*Cc: An Other <b@.* list@.*Suggested-by: An.*Signed-off-by: A Sender <sender@' \
+	expect 'is all of the set' 0 '^3$' bash -c "find '$letter' -name '*.eml' | wc -l"
+	expect 'from the sender, with who had the idea' 0 '^To: A Maintainer.*Cc: list@.* An Other <b@.*Suggested-by: An.*Signed-off-by: A Sender <sender@' \
 		bash -c "grep -hE '^(To|Cc|    |Suggested|Signed)' '$letter'/0001-* | head -n 5 | tr -s '\n ' ' '"
-	expect 'with numbers in the cover letter' 0 '^Patch 1 counts on.' cat "$letter/0000-cover-letter.patch"
-	expect 'and in what that includes' 0 '^Nobody has read patch 2' cat "$letter/0000-cover-letter.patch"
+	expect 'with numbers in the cover letter' 0 '^Patch 1 counts on.' cat "$letter"/0000-*
+	expect 'and in what that includes' 0 '^Nobody has read patch 2' cat "$letter"/0000-*
 	expect 'the set after it' 0 'send: git send-email' mail SET=one "$project/lab/mail.sh" 0.1
-	expect 'is a patch' 0 'PATCH 1/1. vfio: Count further' grep -h ^Subject "$letter"/0001-*
-	expect 'and says what comes before' 0 '^2$' grep -c '^prerequisite-patch-id: [0-9a-f]\{40\}$' "$letter/0000-cover-letter.patch"
+	expect 'is a patch' 0 'PATCH. vfio: Count further' grep -h ^Subject "$letter"/0001-*
+	expect 'and says what comes before' 0 '^2$' grep -c '^prerequisite-patch-id: [0-9a-f]\{40\}$' "$letter"/0001-*
 	mail "$project/lab/mail.sh" 0.1 > /dev/null 2>&1
 	cp -r "$letter" "$work/bad"
 	sed -i '/^To:/d' "$work"/bad/0001-*
@@ -55,16 +55,16 @@ if [[ -x $(git --exec-path)/git-send-email ]] && command -v b4 >/dev/null; then
 	expect 'mail that is no thread' fail 'not ok - they are one thread' mail "$project/lab/mail-check.sh" 0.1 two "$work/bad"
 	expect 'a second version' 0 'send: git send-email' mail V=2 "$project/lab/mail.sh" 0.1
 	expect 'says what changed, and is numbered' 0 'PATCH v2 0/2.*Changes in v2: - Count further.' \
-		bash -c "grep -hE '^(Subject|Changes|- )' '$letter'/v2-0000-* | tr '\n' ' '"
+		bash -c "grep -hE '^(Subject|Changes|- )' '$letter'/0000-* | tr '\n' ' '"
 	expect 'for a tree without history there is no commit to name' fail '^$' \
-		bash -c "grep -h '^base-commit' '$letter'/v2-0000-* || { echo; exit 1; }"
+		bash -c "grep -h '^base-commit' '$letter'/0000-* || { echo; exit 1; }"
 	cp -r "$kernel" "$work/linux"
 	git -C "$work/linux" init -q
 	git -C "$work/linux" add .
 	git -C "$work/linux" -c user.name=nobody -c user.email=nobody@localhost commit -q -m 'Linux 0.1'
 	expect 'a clone of Linux' 0 'send: git send-email' mail KERNEL_SRC="$work/linux" "$project/lab/mail.sh" 0.1
 	expect 'is named by its commit' 0 "^base-commit: $(git -C "$work/linux" rev-parse HEAD)" \
-		cat "$letter/0000-cover-letter.patch"
+		cat "$letter"/0000-*
 	on_kernel compose 0.1 > /dev/null 2>&1
 else
 	echo 'skip - mail: no git send-email, or no b4 # SKIP'

@@ -35,13 +35,14 @@ echo 'a new file' > "$project/linux/tools/new.c"
 printf 'tools: Add a file\n\nIt was missing.\n\nFile: tools/*.c\n' > "$project/linux/commits/new-file.msg"
 printf '# In this order.\nset two\n0001-two.patch\nnew new-file\n' > "$project/series/0.1/order"
 mkdir -p "$kernel/scripts" "$project/mail/cover"
-printf '#!/bin/sh\necho "A Maintainer <a@example.org> (maintainer:VFIO)"; echo "list@example.org (open list)"\n' \
+# shellcheck disable=SC2016
+printf '#!/bin/sh\ncase "$*" in *--nol) echo "A Maintainer <a@example.org>" ;; *) echo list@example.org ;; esac\n' \
 	> "$kernel/scripts/get_maintainer.pl"
 printf '#!/bin/sh\nexit 0\n' > "$kernel/scripts/checkpatch.pl"
 chmod +x "$kernel"/scripts/*.pl
 printf 'vfio: Count on\n\tSuggested-by: An Other <b@example.org>\n' > "$project/mail/trailers"
-printf '@patch two vfio: Count\n@patch file tools: Add\nSubject: vfio: Count\n\nPatch #two counts on.\n\n@include review\n@changes\n@base\n' > "$project/mail/cover/two"
-printf 'Subject: vfio: Count further\n\nThree is not enough.\n\n@base\n' > "$project/mail/cover/one"
+printf '@patch two vfio: Count\n@patch file tools: Add\nSubject: vfio: Count\n\nPatch #two counts on.\n\n@include review\n@changes\n' > "$project/mail/cover/two"
+printf 'Subject: vfio: Count further\n\nThree is not enough.\n' > "$project/mail/cover/one"
 printf 'Nobody has read patch #file.\n' > "$project/mail/review"
 printf 'v3 9.9\n- Count elsewhere.\nv3 one 0.1\n- Count otherwise.\nv2\n- Count further.\n' > "$project/mail/changelog"
 git init -q "$project"

@@ -38,7 +38,9 @@ program=$(said program) set=$(said set)
 "$TOP/lab/build.sh" "$BASE" patched > /dev/null
 lock "$OUT/.lock-report"
 scratch work "$OUT"
-$CC -Wall -O2 -static -o "$work/program" "$TOP/mail/report/$program"
+use_ccache
+$CC -Wall -O2 -static -o "$work/program" "$TOP/mail/report/$program" 2> "$LOGS/report-cc.log" ||
+	die "mail/report/$program does not compile: $(reason "$LOGS/report-cc.log")"
 the_set "$set"
 clone=$OUT/report-tree
 progress "cloning the patched tree" "$LOGS/report-clone.log" clone_patched "$clone" base ||

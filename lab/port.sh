@@ -10,6 +10,7 @@
 
 . "$(dirname "$0")/lib.sh"
 source=${1:-}
+[[ -n $source ]] || die "from which kernel? give FROM=, one of: $(bases | paste -s -d ' ')"
 load_base "$source"
 source_tree=$TREE
 [[ -f $source_tree/.git/lab/commit ]] || die "there is no $source_tree; run make compose BASE=$source first"

@@ -53,6 +53,7 @@ expect 'by make' 0 '^-:  -+ > 1: .* vfio: Begin' in_make compare BASE=0.2 WITH=0
 expect 'of a set that there is' fail 'SET=one: there is no such set' env SET=one KERNEL_SRC="$kernel" \
 	"$project/lab/compare.sh" 0.1 0.2
 
+expect 'to port takes another kernel, too' fail 'from which kernel. give FROM=, one of: 0.1 0.2$' on_kernel port
 expect 'without a fixup nothing is carried over' fail 'no fixup commits in .*0.1/tree' on_kernel port 0.1 0.2
 expect 'nor to itself' fail 'that is BASE itself' on_kernel port 0.1 0.1
 echo four >> "$tree/drivers/vfio/vfio.c"

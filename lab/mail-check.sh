@@ -31,7 +31,7 @@ if [[ -z $cover && ${#patches[@]} == 1 ]]; then
 	awk '/^---$/ { part++; next } !body || part == 1; /^$/ { body = 1 }' "${patches[0]}" > "$cover"
 fi
 [[ -f $cover && ${#patches[@]} -gt 0 ]] || die "$mail is no series with a cover letter"
-mapfile -t mails < <(find "$mail" -name '*.eml')
+mapfile -t mails < <(find "$mail" -name '*.eml' | sort)
 newest=$(bases | tail -n 1)
 
 sender_git()
@@ -161,6 +161,16 @@ is_addressed()
 	done
 }
 
+everybody_gets_the_cover()
+{
+	local file
+
+	for file in "${patches[@]}"; do
+		addresses "$file" To
+		addresses "$file" Cc
+	done | sort -u | comm -23 - <({ addresses "$cover" To; addresses "$cover" Cc; } | sort -u)
+}
+
 #
 # Patches
 #
@@ -243,6 +253,37 @@ is_a_thread()
 	done | sort | uniq -d
 }
 
+# Whom it goes to is who is in the header, and the sender.
+goes_to_the_right_ones()
+{
+	local mail i=0
+
+	for mail in "${sent[@]}"; do
+		comm -3 <({ addresses "$mail" To; addresses "$mail" Cc; echo "$email"; } | sort -u) \
+			<({ grep @ "$work/to.$(printf %04d $i)"; echo "$email"; } | sort -u) |
+			sed "s/^/$(field "$mail" Subject | tr -d '/&'): /"
+		i=$((i + 1))
+	done
+	for mail in "${sent[@]}"; do
+		[[ $(addresses "$mail" From) == "$email" ]] || echo "from another: $(field "$mail" From)"
+	done
+	diff <(for mail in "${mails[@]}"; do { addresses "$mail" To; addresses "$mail" Cc; } | sort; done) \
+		<(for mail in "${sent[@]}"; do { addresses "$mail" To; addresses "$mail" Cc; } |
+			grep -vxF "$email" | sort; done) | grep '^[<>]' || :
+}
+
+is_plain()
+{
+	local mail encoding
+
+	for mail in "${sent[@]}"; do
+		! sed '/^$/q' "$mail" | LC_ALL=C grep -qP '[^\x00-\x7f]' || echo "raw bytes in the header: $(field "$mail" Subject)"
+		encoding=$(field "$mail" Content-Transfer-Encoding)
+		[[ -z $encoding || $encoding == 7bit || $encoding == 8bit ]] ||
+			echo "$encoding: $(field "$mail" Subject)"
+	done
+}
+
 # As a maintainer takes it from the list
 b4_applies()
 {
@@ -274,12 +315,15 @@ check 'no blanks at ends of lines' no_trailing_blanks
 check 'subjects have 75 characters or less' subjects_are_short
 check "all is signed off by $name" is_signed
 check 'everything has To and Cc, nobody twice' is_addressed
+check 'who gets a patch gets the cover letter' everybody_gets_the_cover
 check 'git am makes the tree of the series' applies
 check 'checkpatch --strict, with sign-offs' checkpatch
 sent=()
 check "git send-email sends ${#mails[@]} mails" send
 if ((${#sent[@]})); then
 	check 'they are one thread' is_a_thread
+	check 'they go to those in the header' goes_to_the_right_ones
+	check 'they are plain text' is_plain
 	check 'b4 am takes the series from them' b4_applies
 fi
 echo "$passed passed, $failed failed, 0 skipped"

@@ -15,8 +15,8 @@ source)	kinds=source ;;
 run)	kinds='source|run' ;;
 bench)	kinds='source|run|bench' ;;
 mail)	kinds='source|mail' ;;
-test)	kinds='source|run|bench|test' ;;
-bisect)	kinds='source|run|bench|test' ;;
+test|bisect)
+	kinds='source|run|bench|test' ;;
 *)	die "usage: deps.sh [source|run|bench|mail|test|bisect]" ;;
 esac
 

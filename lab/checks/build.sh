@@ -51,6 +51,20 @@ setup()
 		symbols="NONPORTABLE MMU=n 64BIT MODULES EVENTFD IOMMU_SUPPORT VFIO"
 		required=VFIO
 		;;
+	kvm-riscv)
+		make_args=(ARCH=riscv CROSS_COMPILE=riscv64-linux-gnu-)
+		code=riscv
+		compiler=riscv64-linux-gnu-gcc
+		symbols="NONPORTABLE ARCH_RV64I 64BIT MMU SMP RISCV_SBI EVENTFD VIRTUALIZATION KVM"
+		required=KVM
+		;;
+	kvm-powerpc)
+		make_args=(ARCH=powerpc CROSS_COMPILE=powerpc-linux-gnu-)
+		code=powerpc
+		compiler=powerpc-linux-gnu-gcc
+		symbols="PPC_85xx PPC_DISABLE_WERROR SMP=n EVENTFD VIRTUALIZATION KVM_E500V2"
+		required=KVM_E500V2
+		;;
 	allmod)
 		defaults=allmodconfig
 		symbols=

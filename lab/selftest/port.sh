@@ -6,37 +6,19 @@ mkdir "$project/series/0.2"
 { cat "$project/series/0.1/base.conf"; echo KERNEL=0.1; } > "$project/series/0.2/base.conf"
 printf 'set two\nvfio-count-on.patch\nnew new-file\n' > "$project/series/0.1/order"
 printf 'set two\nvfio-begin.patch\nvfio-count-on.patch\nnew new-file\n' > "$project/series/0.2/order"
-cat > "$project/series/0.1/vfio-count-on.patch" <<-'EOF'
-	Subject: vfio: Count on
-
-	Two was not enough.
-	---
-
-	diff --git a/drivers/vfio/vfio.c b/drivers/vfio/vfio.c
-	--- a/drivers/vfio/vfio.c
-	+++ b/drivers/vfio/vfio.c
-	@@ -1,3 +1,3 @@
-	 one
-	-two
-	+2
-	 three
-EOF
+# vfio_patch SUBJECT WHY: a patch of vfio.c with the hunk that comes
+vfio_patch()
+{
+	printf 'Subject: %s\n\n%s\n---\n\n' "$1" "$2"
+	echo 'diff --git a/drivers/vfio/vfio.c b/drivers/vfio/vfio.c'
+	printf '%s a/drivers/vfio/vfio.c\n%s b/drivers/vfio/vfio.c\n' --- +++
+	cat
+}
+printf '@@ -1,3 +1,3 @@\n one\n-two\n+2\n three\n' |
+	vfio_patch 'vfio: Count on' 'Two was not enough.' > "$project/series/0.1/vfio-count-on.patch"
 sed 's/-1,3 +1,3/-2,3 +2,3/' "$project/series/0.1/vfio-count-on.patch" > "$project/series/0.2/vfio-count-on.patch"
-cat > "$project/series/0.2/vfio-begin.patch" <<-'EOF'
-	Subject: vfio: Begin
-
-	Nothing was before one.
-	---
-
-	diff --git a/drivers/vfio/vfio.c b/drivers/vfio/vfio.c
-	--- a/drivers/vfio/vfio.c
-	+++ b/drivers/vfio/vfio.c
-	@@ -1,3 +1,4 @@
-	+zero
-	 one
-	 two
-	 three
-EOF
+printf '@@ -1,3 +1,4 @@\n+zero\n one\n two\n three\n' |
+	vfio_patch 'vfio: Begin' 'Nothing was before one.' > "$project/series/0.2/vfio-begin.patch"
 
 fixup()
 {

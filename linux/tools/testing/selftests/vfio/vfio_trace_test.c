@@ -207,7 +207,7 @@ TRACE_TEST(map_and_unmap_are_traced)
 		container = container_of_line(0);
 		EXPECT_LT(0, container);
 		expect_line(_metadata, 0,
-			    "vfio_devmem_map: container=%llu device=%s iova=0x%lx size=0x%x phys=0x%llx access=%s",
+			    "vfio_mem_map: container=%llu device=%s iova=0x%lx size=0x%x phys=0x%llx access=%s",
 			    container, self->p.bdf_b, IOVA_BAR, SZ_1M - SZ_64K,
 			    (unsigned long long)self->p.phys + SZ_64K, kind[i].access);
 		EXPECT_EQ(1, lines.count);
@@ -215,7 +215,7 @@ TRACE_TEST(map_and_unmap_are_traced)
 		ASSERT_EQ(SZ_1M - SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR, SZ_1M - SZ_64K));
 		trace_read(_metadata);
 		expect_line(_metadata, 0,
-			    "vfio_devmem_unmap: container=%llu device=%s iova=0x%lx size=0x%x",
+			    "vfio_mem_unmap: container=%llu device=%s iova=0x%lx size=0x%x",
 			    container, self->p.bdf_b, IOVA_BAR, SZ_1M - SZ_64K);
 		EXPECT_EQ(1, lines.count);
 	}
@@ -246,7 +246,7 @@ TRACE_TEST(release_is_traced_for_each_range)
 	container = container_of_line(0);
 	for (i = 0; i < 3; i++)
 		expect_line(_metadata, i,
-			    "vfio_devmem_map: container=%llu device=%s iova=0x%lx size=0x%x phys=0x%llx access=rw",
+			    "vfio_mem_map: container=%llu device=%s iova=0x%lx size=0x%x phys=0x%llx access=rw",
 			    container, self->p.bdf_b,
 			    IOVA_BAR + 2 * i * SZ_64K - (i ? SZ_4K : 0), SZ_64K - (i ? 0 : SZ_4K),
 			    (unsigned long long)self->p.phys + i * SZ_128K + (i ? 0 : SZ_4K));
@@ -256,11 +256,11 @@ TRACE_TEST(release_is_traced_for_each_range)
 	EXPECT_EQ(4, lines.count);
 	for (i = 0; i < 3; i++)
 		expect_line(_metadata, i,
-			    "vfio_devmem_drop: container=%llu device=%s iova=0x%lx size=0x%x",
+			    "vfio_mem_drop: container=%llu device=%s iova=0x%lx size=0x%x",
 			    container, self->p.bdf_b,
 			    IOVA_BAR + 2 * i * SZ_64K - (i ? SZ_4K : 0), SZ_64K - (i ? 0 : SZ_4K));
 	expect_line(_metadata, 3,
-		    "vfio_devmem_drop: container=%llu device=%s iova=0x%lx size=0x%x",
+		    "vfio_mem_drop: container=%llu device=%s iova=0x%lx size=0x%x",
 		    container, self->p.bdf_b, IOVA_BAR + SZ_1M, SZ_64K);
 
 	/* They have ended, and the mappings are the user's */
@@ -302,14 +302,14 @@ TRACE_TEST(release_of_one_of_two_devices_is_traced)
 	trace_read(_metadata);
 	EXPECT_EQ(1, lines.count);
 	expect_line(_metadata, 0,
-		    "vfio_devmem_drop: container=%llu device=%s iova=0x%lx size=0x%x",
+		    "vfio_mem_drop: container=%llu device=%s iova=0x%lx size=0x%x",
 		    container, bdf_c, IOVA_BAR + SZ_64K, SZ_64K);
 
 	ASSERT_EQ(2 * SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR, 2 * SZ_64K));
 	trace_read(_metadata);
 	EXPECT_EQ(1, lines.count);
 	expect_line(_metadata, 0,
-		    "vfio_devmem_unmap: container=%llu device=%s iova=0x%lx size=0x%x",
+		    "vfio_mem_unmap: container=%llu device=%s iova=0x%lx size=0x%x",
 		    container, self->p.bdf_b, IOVA_BAR, SZ_64K);
 }
 
@@ -338,7 +338,7 @@ TRACE_TEST(suspension_is_traced)
 	container = container_of_line(0);
 	for (i = 0; i < 4; i++)
 		expect_line(_metadata, i,
-			    "vfio_devmem_%s: container=%llu device=%s iova=0x%lx size=0x%x phys=0x%llx access=rw",
+			    "vfio_mem_%s: container=%llu device=%s iova=0x%lx size=0x%x phys=0x%llx access=rw",
 			    i % 2 ? "suspend" : "map", container, self->p.bdf_b, IOVA_BAR, SZ_64K,
 			    (unsigned long long)self->p.phys);
 }
@@ -416,7 +416,7 @@ TRACE_TEST(containers_are_told_apart)
 	trace_read(_metadata);
 	EXPECT_EQ(1, lines.count);
 	expect_line(_metadata, 0,
-		    "vfio_devmem_unmap: container=%llu device=%s iova=0x%lx size=0x%x",
+		    "vfio_mem_unmap: container=%llu device=%s iova=0x%lx size=0x%x",
 		    container[1], self->p.bdf_b, IOVA_BAR, SZ_64K);
 
 	/* D may get an IOMMU domain of its own in A's container */
@@ -429,7 +429,7 @@ TRACE_TEST(containers_are_told_apart)
 	trace_read(_metadata);
 	EXPECT_EQ(1, lines.count);
 	expect_line(_metadata, 0,
-		    "vfio_devmem_drop: container=%llu device=%s iova=0x%lx size=0x%x",
+		    "vfio_mem_drop: container=%llu device=%s iova=0x%lx size=0x%x",
 		    container[0], self->p.bdf_b, IOVA_BAR, SZ_64K);
 }
 
@@ -448,7 +448,7 @@ TRACE_TEST(refusal_is_traced)
 	EXPECT_LT(0, container);
 	EXPECT_EQ(1, lines.count);
 	expect_line(_metadata, 0,
-		    "vfio_devmem_refuse: container=%llu device=- iova=0x%lx size=0x%x vaddr=0x%lx error=%d",
+		    "vfio_mem_refuse: container=%llu device=- iova=0x%lx size=0x%x vaddr=0x%lx error=%d",
 		    container, IOVA_BAR, SZ_64K, (unsigned long)self->p.window, -EFAULT);
 
 	bar = p2p_bar(&self->p, 0, SZ_64K);
@@ -459,7 +459,7 @@ TRACE_TEST(refusal_is_traced)
 	trace_read(_metadata);
 	EXPECT_EQ(1, lines.count);
 	expect_line(_metadata, 0,
-		    "vfio_devmem_refuse: container=%llu device=%s iova=0x%lx size=0x%x vaddr=0x%lx error=%d",
+		    "vfio_mem_refuse: container=%llu device=%s iova=0x%lx size=0x%x vaddr=0x%lx error=%d",
 		    container, self->p.bdf_b, IOVA_BAR, SZ_64K, (unsigned long)bar, -EFAULT);
 
 	/* What was wanted is told from where it was refused on */
@@ -468,14 +468,14 @@ TRACE_TEST(refusal_is_traced)
 	trace_read(_metadata);
 	EXPECT_EQ(3, lines.count);
 	expect_line(_metadata, 0,
-		    "vfio_devmem_map: container=%llu device=%s iova=0x%lx size=0x%x phys=0x%llx access=w",
+		    "vfio_mem_map: container=%llu device=%s iova=0x%lx size=0x%x phys=0x%llx access=w",
 		    container, self->p.bdf_b, IOVA_BAR, SZ_4K, (unsigned long long)self->p.phys);
 	expect_line(_metadata, 1,
-		    "vfio_devmem_refuse: container=%llu device=%s iova=0x%lx size=0x%x vaddr=0x%lx error=%d",
+		    "vfio_mem_refuse: container=%llu device=%s iova=0x%lx size=0x%x vaddr=0x%lx error=%d",
 		    container, self->p.bdf_b, IOVA_BAR + SZ_4K, SZ_64K - SZ_4K,
 		    (unsigned long)bar + SZ_4K, -EFAULT);
 	expect_line(_metadata, 2,
-		    "vfio_devmem_unmap: container=%llu device=%s iova=0x%lx size=0x%x",
+		    "vfio_mem_unmap: container=%llu device=%s iova=0x%lx size=0x%x",
 		    container, self->p.bdf_b, IOVA_BAR, SZ_4K);
 }
 
@@ -506,11 +506,11 @@ TRACE_TEST(other_memory_is_not_traced)
 	trace_read(_metadata);
 	EXPECT_EQ(2, lines.count);
 	expect_line(_metadata, 0,
-		    "vfio_devmem_map: container=%llu device=%s iova=0x%lx size=0x%x phys=0x%llx access=rw",
+		    "vfio_mem_map: container=%llu device=%s iova=0x%lx size=0x%x phys=0x%llx access=rw",
 		    container_of_line(0), self->p.bdf_b, IOVA_BAR, SZ_64K,
 		    (unsigned long long)self->p.phys);
 	expect_line(_metadata, 1,
-		    "vfio_devmem_unmap: container=%llu device=%s iova=0x%lx size=0x%x",
+		    "vfio_mem_unmap: container=%llu device=%s iova=0x%lx size=0x%x",
 		    container_of_line(0), self->p.bdf_b, IOVA_BAR, SZ_64K);
 }
 
@@ -563,7 +563,7 @@ static void expect_turns(struct __test_metadata *_metadata, int *drops)
 		iova = strtoull(p + strlen("iova="), NULL, 0);
 		slot = (iova - IOVA_BAR) / SZ_64K;
 		ASSERT_GT(ARRAY_SIZE(mapped), slot);
-		if (!strncmp(lines.line[i], "vfio_devmem_map:", 16)) {
+		if (!strncmp(lines.line[i], "vfio_mem_map:", 13)) {
 			EXPECT_FALSE(mapped[slot])
 				TH_LOG("mapped already: %s", lines.line[i]);
 			mapped[slot] = true;
@@ -573,12 +573,12 @@ static void expect_turns(struct __test_metadata *_metadata, int *drops)
 		EXPECT_TRUE(mapped[slot])
 			TH_LOG("not mapped: %s", lines.line[i]);
 		mapped[slot] = false;
-		if (!strncmp(lines.line[i], "vfio_devmem_drop:", 17)) {
+		if (!strncmp(lines.line[i], "vfio_mem_drop:", 14)) {
 			(*drops)++;
 			continue;
 		}
 
-		EXPECT_EQ(0, strncmp(lines.line[i], "vfio_devmem_unmap:", 18))
+		EXPECT_EQ(0, strncmp(lines.line[i], "vfio_mem_unmap:", 15))
 			TH_LOG("unexpected: %s", lines.line[i]);
 	}
 	for (slot = 0; slot < ARRAY_SIZE(mapped); slot++) {

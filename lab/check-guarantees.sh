@@ -126,30 +126,24 @@ if [[ ${1:-} == -u ]]; then
 	exit
 fi
 
-count=0 failed=0
-# result DESCRIPTION LINES: none is good
-result()
+# shellcheck source=lab/ktap.sh
+. "$TOP/lab/ktap.sh"
+
+# none DESCRIPTION LINES: none is good
+none()
 {
-	count=$((count + 1))
-	if [[ -z $2 ]]; then
-		echo "ok $count - $1"
-	else
-		failed=$((failed + 1))
-		echo "not ok $count - $1"
-		while read -r line; do
-			echo "# $line"
-		done <<< "$2"
-	fi
+	local status=ok
+
+	[[ -z $2 ]] || status=fail
+	result "$status" "$1" <(echo "$2")
 }
 
-echo "TAP version 13"
+ktap_begin
 known=$(ids)
-result "guarantees: every test says what it shows" "$(grep '^- ' "$work/all" || :)"
-result "guarantees: those that tests name exist" \
+none "guarantees: every test says what it shows" "$(grep '^- ' "$work/all" || :)"
+none "guarantees: those that tests name exist" \
 	"$(grep -v '^- ' "$work/all" | grep -vwFf <(printf '%s\n' "$known") || :)"
-result "guarantees: each is shown by something" "$(table | grep '^| [A-H][0-9]* |  |$' || :)"
-result "guarantees: the table is up to date (lab/check-guarantees.sh -u)" \
+none "guarantees: each is shown by something" "$(table | grep '^| [A-H][0-9]* |  |$' || :)"
+none "guarantees: the table is up to date (lab/check-guarantees.sh -u)" \
 	"$(diff <(table) <(sed "1,\\,^$MARK,d" "$DOC") || :)"
-echo "1..$count"
-echo "$((count - failed)) passed, $failed failed, 0 skipped"
-((!failed))
+ktap_end

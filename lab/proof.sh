@@ -149,8 +149,9 @@ for_base()
 # test name<TAB>result, from what vmtests.sh printed
 printed()
 {
-	sed -nE 's/^skip - ([^ ]+: [^ ]+) # fixed in .*/\1\tknown/p; t
-		s/^(ok|not ok|skip) - ([^ ]+: [^ ]+).*/\2\t\1/p' "$1"
+	sed -nE 's/^ok [0-9]+ - ([^ ]+: [^ ]+) # SKIP fixed in .*/\1\tknown/p; t
+		s/^ok [0-9]+ - ([^ ]+: [^ ]+) # SKIP.*/\1\tskip/p; t
+		s/^(ok|not ok) [0-9]+ - ([^ ]+: [^ ]+).*/\2\t\1/p' "$1"
 }
 
 # and from the store

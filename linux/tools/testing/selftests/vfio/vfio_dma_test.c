@@ -15,7 +15,6 @@
 #include "vfio_util.h"
 
 #define TIMEOUT		120
-#define DMA_TEST(name)	TEST_F_TIMEOUT(dma, name, TIMEOUT)
 
 #define NO_DEVICES	NEEDS("an edu device and one with memory")
 
@@ -57,7 +56,7 @@ static void expect_nothing_mapped(struct __test_metadata *_metadata, struct p2p 
 }
 
 /* The other tests take the word of the page tables where the kernel shows them */
-DMA_TEST(iommu_page_tables_can_be_read)
+TEST_F_TIMEOUT(dma, iommu_page_tables_can_be_read, TIMEOUT)
 {
 	uint64_t phys;
 	int ret;
@@ -88,7 +87,7 @@ static size_t open_large_bar(struct p2p *p, size_t most)
 }
 
 /* D7: a BAR is mapped, and reached, from its first byte to its last */
-DMA_TEST(whole_bar_is_mapped_at_the_right_place)
+TEST_F_TIMEOUT(dma, whole_bar_is_mapped_at_the_right_place, TIMEOUT)
 {
 	const size_t off[] = { 0, SZ_4K, SZ_64K + SZ_4K, SZ_1M - SZ_4K, SZ_1M - 4 };
 	uint64_t size;
@@ -115,7 +114,7 @@ DMA_TEST(whole_bar_is_mapped_at_the_right_place)
 }
 
 /* D7: offsets within the BAR and within its mmap are both counted */
-DMA_TEST(mapping_from_the_middle_of_an_mmap)
+TEST_F_TIMEOUT(dma, mapping_from_the_middle_of_an_mmap, TIMEOUT)
 {
 	void *bar;
 
@@ -132,7 +131,7 @@ DMA_TEST(mapping_from_the_middle_of_an_mmap)
 }
 
 /* D7: vmas that are neighbours but not in the order of the BAR they map */
-DMA_TEST(mapping_over_vmas_in_reverse_order)
+TEST_F_TIMEOUT(dma, mapping_over_vmas_in_reverse_order, TIMEOUT)
 {
 	const int pages = 8;
 	void *area;
@@ -158,7 +157,7 @@ DMA_TEST(mapping_over_vmas_in_reverse_order)
 }
 
 /* D7, B3: a BAR that the CPU has touched in part is mapped all the same */
-DMA_TEST(partly_touched_bar)
+TEST_F_TIMEOUT(dma, partly_touched_bar, TIMEOUT)
 {
 	size_t size, off;
 	void *bar;
@@ -182,7 +181,7 @@ DMA_TEST(partly_touched_bar)
 }
 
 /* B1: the vma alone is enough, the file descriptor may be closed */
-DMA_TEST(mapping_from_an_mmap_whose_fd_is_closed)
+TEST_F_TIMEOUT(dma, mapping_from_an_mmap_whose_fd_is_closed, TIMEOUT)
 {
 	void *bar;
 
@@ -197,7 +196,7 @@ DMA_TEST(mapping_from_an_mmap_whose_fd_is_closed)
 }
 
 /* A8: DMA mapping does not fill the CPU's page tables */
-DMA_TEST(cpu_page_tables_stay_empty)
+TEST_F_TIMEOUT(dma, cpu_page_tables_stay_empty, TIMEOUT)
 {
 	long before, after;
 	size_t size;
@@ -222,7 +221,7 @@ DMA_TEST(cpu_page_tables_stay_empty)
 }
 
 /* D10: device memory is not locked memory */
-DMA_TEST(bar_is_not_charged_to_the_process)
+TEST_F_TIMEOUT(dma, bar_is_not_charged_to_the_process, TIMEOUT)
 {
 	void *bar;
 
@@ -238,7 +237,7 @@ DMA_TEST(bar_is_not_charged_to_the_process)
 }
 
 /* D10: so no limit on locked memory stands in its way */
-DMA_TEST(bar_is_mapped_without_a_right_to_lock_memory)
+TEST_F_TIMEOUT(dma, bar_is_mapped_without_a_right_to_lock_memory, TIMEOUT)
 {
 	struct rlimit none = { 0, 0 };
 	int status;
@@ -263,7 +262,7 @@ DMA_TEST(bar_is_mapped_without_a_right_to_lock_memory)
 }
 
 /* D6: what the process may only read, a device must not write */
-DMA_TEST(read_only_mmap_is_not_dma_writable)
+TEST_F_TIMEOUT(dma, read_only_mmap_is_not_dma_writable, TIMEOUT)
 {
 	void *bar;
 
@@ -284,7 +283,7 @@ DMA_TEST(read_only_mmap_is_not_dma_writable)
 }
 
 /* D6: reading is another matter */
-DMA_TEST(read_only_mmap_is_dma_readable)
+TEST_F_TIMEOUT(dma, read_only_mmap_is_dma_readable, TIMEOUT)
 {
 	uint32_t *ram = self->p.scratch;
 	void *bar;
@@ -304,7 +303,7 @@ DMA_TEST(read_only_mmap_is_dma_readable)
 }
 
 /* D6: part of the range is writable, part is not */
-DMA_TEST(mprotected_part_of_a_bar_is_not_dma_writable)
+TEST_F_TIMEOUT(dma, mprotected_part_of_a_bar_is_not_dma_writable, TIMEOUT)
 {
 	void *bar;
 
@@ -320,7 +319,7 @@ DMA_TEST(mprotected_part_of_a_bar_is_not_dma_writable)
 }
 
 /* D1: memory of another owner is refused, quietly, and nothing is left behind */
-DMA_TEST(foreign_pfnmap_is_refused)
+TEST_F_TIMEOUT(dma, foreign_pfnmap_is_refused, TIMEOUT)
 {
 	int log;
 
@@ -337,7 +336,7 @@ DMA_TEST(foreign_pfnmap_is_refused)
 }
 
 /* D1, D10: memory of another owner behind a BAR and RAM that are fine */
-DMA_TEST(foreign_pfnmap_beside_a_bar_is_refused)
+TEST_F_TIMEOUT(dma, foreign_pfnmap_beside_a_bar_is_refused, TIMEOUT)
 {
 	void *area;
 	int ret;
@@ -361,7 +360,7 @@ DMA_TEST(foreign_pfnmap_beside_a_bar_is_refused)
 }
 
 /* D10: RAM, a BAR, and then nothing at all */
-DMA_TEST(mapping_that_fails_half_way_leaves_nothing)
+TEST_F_TIMEOUT(dma, mapping_that_fails_half_way_leaves_nothing, TIMEOUT)
 {
 	void *area;
 
@@ -384,7 +383,7 @@ DMA_TEST(mapping_that_fails_half_way_leaves_nothing)
 }
 
 /* E11: memory that is disabled is not mapped, and the caller hears of it */
-DMA_TEST(disabled_memory_is_refused)
+TEST_F_TIMEOUT(dma, disabled_memory_is_refused, TIMEOUT)
 {
 	void *bar;
 
@@ -403,7 +402,7 @@ DMA_TEST(disabled_memory_is_refused)
 }
 
 /* E11, D4: of two devices in the range the second has its memory disabled */
-DMA_TEST(disabled_memory_behind_ram_is_refused)
+TEST_F_TIMEOUT(dma, disabled_memory_behind_ram_is_refused, TIMEOUT)
 {
 	void *area;
 
@@ -421,7 +420,7 @@ DMA_TEST(disabled_memory_behind_ram_is_refused)
 }
 
 /* D3: one request unmaps BARs and RAM, as it always did */
-DMA_TEST(one_unmap_covers_bars_and_ram)
+TEST_F_TIMEOUT(dma, one_unmap_covers_bars_and_ram, TIMEOUT)
 {
 	void *bar, *ram;
 
@@ -444,7 +443,7 @@ DMA_TEST(one_unmap_covers_bars_and_ram)
 }
 
 /* D3: what is mapped is taken, as ever */
-DMA_TEST(mapped_iova_is_refused)
+TEST_F_TIMEOUT(dma, mapped_iova_is_refused, TIMEOUT)
 {
 	void *bar;
 

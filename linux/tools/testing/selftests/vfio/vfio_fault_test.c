@@ -19,7 +19,6 @@
 #include "vfio_util.h"
 
 #define TIMEOUT		240
-#define FAULT_TEST(name)	TEST_F_TIMEOUT(fault, name, TIMEOUT)
 
 #define NO_DEVICES	NEEDS("an edu device and one with memory")
 #define NO_INJECTION	"this kernel cannot inject faults"
@@ -50,7 +49,7 @@ FIXTURE_TEARDOWN(fault)
 }
 
 /* D10: a mapping of RAM and of device memory */
-FAULT_TEST(map_unwinds_from_every_failed_allocation)
+TEST_F_TIMEOUT(fault, map_unwinds_from_every_failed_allocation, TIMEOUT)
 {
 	int nth, ret, failed = 0, left = 0;
 	int64_t avail;
@@ -106,7 +105,7 @@ FAULT_TEST(map_unwinds_from_every_failed_allocation)
  * second.  IOVA and memory differ in their place within a table, so no entry is a large one.
  * A table that is not all unmapped stays, so each round has others.
  */
-FAULT_TEST(map_of_a_huge_page_unwinds)
+TEST_F_TIMEOUT(fault, map_of_a_huge_page_unwinds, TIMEOUT)
 {
 	int nth, ret, failed = 0, left = 0;
 	uint64_t iova;
@@ -152,7 +151,7 @@ FAULT_TEST(map_of_a_huge_page_unwinds)
  * Such an allocation may fail while there is memory, and is made up for: MAP_DMA succeeds.
  * Each round needs page tables that are not there yet.
  */
-FAULT_TEST(map_makes_up_for_what_cannot_wait)
+TEST_F_TIMEOUT(fault, map_makes_up_for_what_cannot_wait, TIMEOUT)
 {
 	int nth, ret, failed = 0;
 	uint64_t iova;
@@ -190,7 +189,7 @@ FAULT_TEST(map_makes_up_for_what_cannot_wait)
 }
 
 /* D3: a close() that has no memory to spare removes the mappings nevertheless */
-FAULT_TEST(release_works_whatever_allocation_fails)
+TEST_F_TIMEOUT(fault, release_works_whatever_allocation_fails, TIMEOUT)
 {
 	int nth, left = 0;
 	int64_t avail;
@@ -230,7 +229,7 @@ FAULT_TEST(release_works_whatever_allocation_fails)
  * when the user maps or unmaps anything, or when it is enabled the next time.  What is
  * mapped has page tables that go and come with it.
  */
-FAULT_TEST(resume_that_fails_is_made_good)
+TEST_F_TIMEOUT(fault, resume_that_fails_is_made_good, TIMEOUT)
 {
 	const uint64_t iova = IOVA_BAR + SZ_4K, size = 2 * SZ_4M - SZ_4K;
 	const uint64_t other = IOVA_BAR + SZ_1G;
@@ -287,7 +286,7 @@ FAULT_TEST(resume_that_fails_is_made_good)
 }
 
 /* A1: a device that cannot be had for want of memory can be had afterwards */
-FAULT_TEST(open_unwinds_from_every_failed_allocation)
+TEST_F_TIMEOUT(fault, open_unwinds_from_every_failed_allocation, TIMEOUT)
 {
 	int nth, failed = 0;
 	bool more;
@@ -395,7 +394,7 @@ static void probe_in_this_thread(const char *bdf)
 }
 
 /* A1, E12: binding the driver, which makes what belongs to the device */
-FAULT_TEST(bind_unwinds_from_every_failed_allocation)
+TEST_F_TIMEOUT(fault, bind_unwinds_from_every_failed_allocation, TIMEOUT)
 {
 	int nth, log, rounds = 3, failed = 0, left = 0;
 	struct said said = {};

@@ -18,7 +18,6 @@
 #include "vfio_util.h"
 
 #define TIMEOUT		120
-#define PLUG_TEST(name)	TEST_F_TIMEOUT(plug, name, TIMEOUT)
 
 #define NO_DEVICES	NEEDS("an edu device and one with memory")
 
@@ -123,7 +122,7 @@ static void *rescan_peer(struct __test_metadata *_metadata, struct p2p *p)
 }
 
 /* E10: unbind after the device is closed, its mapping never unmapped */
-PLUG_TEST(unbind_after_close)
+TEST_F_TIMEOUT(plug, unbind_after_close, TIMEOUT)
 {
 	struct action a;
 	char dir[128];
@@ -147,7 +146,7 @@ PLUG_TEST(unbind_after_close)
 }
 
 /* E10: unbind waits for an open device, and for nothing else */
-PLUG_TEST(unbind_before_close)
+TEST_F_TIMEOUT(plug, unbind_before_close, TIMEOUT)
 {
 	struct action a;
 
@@ -170,7 +169,7 @@ PLUG_TEST(unbind_before_close)
 }
 
 /* E10: the same with the device removed from the kernel's sight, and found again */
-PLUG_TEST(remove_and_rescan)
+TEST_F_TIMEOUT(plug, remove_and_rescan, TIMEOUT)
 {
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
@@ -188,7 +187,7 @@ PLUG_TEST(remove_and_rescan)
 }
 
 /* E10: a group that is held open outlives its device, and is closed after it went */
-PLUG_TEST(remove_while_the_group_is_open)
+TEST_F_TIMEOUT(plug, remove_while_the_group_is_open, TIMEOUT)
 {
 	int group;
 
@@ -206,7 +205,7 @@ PLUG_TEST(remove_while_the_group_is_open)
 }
 
 /* E1, E10: threads unbind and bind while the device is opened, mapped and closed */
-PLUG_TEST(unbind_and_bind_racing_open_and_close)
+TEST_F_TIMEOUT(plug, unbind_and_bind_racing_open_and_close, TIMEOUT)
 {
 	int round, opened = 0;
 	struct action a;
@@ -284,7 +283,7 @@ static int find_slot(struct p2p *p, const struct pci_want *want, unsigned int nt
 }
 
 /* E10: the slot is powered off after the device is closed */
-PLUG_TEST(slot_power_off_after_close)
+TEST_F_TIMEOUT(plug, slot_power_off_after_close, TIMEOUT)
 {
 	struct action a;
 	char slot[128];
@@ -310,7 +309,7 @@ PLUG_TEST(slot_power_off_after_close)
 }
 
 /* E10: and before, when it has to wait for that */
-PLUG_TEST(slot_power_off_before_close)
+TEST_F_TIMEOUT(plug, slot_power_off_before_close, TIMEOUT)
 {
 	struct action a;
 	char slot[128];

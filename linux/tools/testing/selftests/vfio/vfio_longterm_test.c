@@ -26,10 +26,6 @@
 
 #define TIMEOUT		120
 
-#define MOVABLE_TEST(name)	TEST_F_TIMEOUT(movable, name, TIMEOUT)
-#define DAX_TEST(name)	TEST_F_TIMEOUT(dax, name, TIMEOUT)
-#define FILE_TEST(name)	TEST_F_TIMEOUT(file, name, TIMEOUT)
-
 #define NO_DEVICE	NEEDS("an edu device")
 
 #define SIZE		RAM_SIZE
@@ -136,7 +132,7 @@ static bool fails_to_move_hugetlb(void)
 }
 
 /* F2: pages that are to stay for long do not stay where all has to be movable */
-MOVABLE_TEST(pages_leave_the_movable_zone)
+TEST_F_TIMEOUT(movable, pages_leave_the_movable_zone, TIMEOUT)
 {
 	uint64_t before[PAGES], after[PAGES];
 	struct zones movable;
@@ -301,7 +297,7 @@ FIXTURE_TEARDOWN(dax)
 }
 
 /* F2: fs-dax memory is refused; the file can be truncated, and the filesystem unmounted */
-DAX_TEST(fs_dax_is_refused)
+TEST_F_TIMEOUT(dax, fs_dax_is_refused, TIMEOUT)
 {
 	struct fs *fs = &self->fs;
 	struct iommu *iommu;
@@ -324,7 +320,7 @@ DAX_TEST(fs_dax_is_refused)
 }
 
 /* F2: so is memory that is fine as far as to where fs-dax memory begins */
-DAX_TEST(ram_beside_fs_dax_is_refused)
+TEST_F_TIMEOUT(dax, ram_beside_fs_dax_is_refused, TIMEOUT)
 {
 	struct fs *fs = &self->fs;
 	void *area;
@@ -403,7 +399,7 @@ static int pages_cached(int fd)
 }
 
 /* F1: the page cache keeps pages that are mapped for DMA, as it does not keep others */
-FILE_TEST(page_cache_keeps_the_pages)
+TEST_F_TIMEOUT(file, page_cache_keeps_the_pages, TIMEOUT)
 {
 	const int pages = FILE_SIZE / SZ_4K;
 	uint64_t before[FILE_SIZE / SZ_4K], after[FILE_SIZE / SZ_4K];
@@ -449,7 +445,7 @@ FILE_TEST(page_cache_keeps_the_pages)
 }
 
 /* F1: shared by processes that write to it, move it, and unmap their halves of it */
-FILE_TEST(pages_of_a_file_stay)
+TEST_F_TIMEOUT(file, pages_of_a_file_stay, TIMEOUT)
 {
 	const int half = FILE_SIZE / 2, pages = half / SZ_4K;
 	uint64_t before[FILE_SIZE / SZ_4K], after[FILE_SIZE / SZ_4K];
@@ -497,7 +493,7 @@ FILE_TEST(pages_of_a_file_stay)
 }
 
 /* F1, F2: for the device to write: true to the file, or refused since 8ac268436e6d in 6.5 */
-FILE_TEST(file_is_written_or_refused)
+TEST_F_TIMEOUT(file, file_is_written_or_refused, TIMEOUT)
 {
 	struct fs *fs = &self->fs;
 	char bytes[SPAN];
@@ -522,7 +518,7 @@ FILE_TEST(file_is_written_or_refused)
  * F1: what a process must not do.  A file can be truncated while it is mapped for DMA, and
  * what was cut off is from then on the device's alone.
  */
-FILE_TEST(truncated_pages_are_the_devices_alone)
+TEST_F_TIMEOUT(file, truncated_pages_are_the_devices_alone, TIMEOUT)
 {
 	struct fs *fs = &self->fs;
 

@@ -19,8 +19,6 @@
 #include "vfio_util.h"
 
 #define TIMEOUT		120
-#define BAR_TEST(name)		TEST_F_TIMEOUT(bar, name, TIMEOUT)
-#define STRESS_TEST(name)	TEST_F_TIMEOUT(stress, name, TIMEOUT)
 
 #define NO_BAR		NEEDS("such a device, with a BAR that can be mapped,")
 #define NO_RESET	NEEDS("a device that can be reset")
@@ -103,7 +101,7 @@ static void expect_there(struct __test_metadata *_metadata, const void *bar, siz
 }
 
 /* A5, A7: SIGBUS while memory is disabled, no longer and no shorter */
-BAR_TEST(unreachable_while_memory_is_disabled)
+TEST_F_TIMEOUT(bar, unreachable_while_memory_is_disabled, TIMEOUT)
 {
 	int i;
 
@@ -119,7 +117,7 @@ BAR_TEST(unreachable_while_memory_is_disabled)
 }
 
 /* A2: two mmaps of one file, and one of a second file */
-BAR_TEST(every_mmap_of_every_open_is_unreachable)
+TEST_F_TIMEOUT(bar, every_mmap_of_every_open_is_unreachable, TIMEOUT)
 {
 	void *same, *other;
 	int fd;
@@ -218,7 +216,7 @@ static int reader_stop(struct reader *r)
 }
 
 /* A2: a child has copies of the mappings, whether it touched them or not */
-BAR_TEST(unreachable_in_a_forked_child)
+TEST_F_TIMEOUT(bar, unreachable_in_a_forked_child, TIMEOUT)
 {
 	struct reader touched, untouched;
 
@@ -242,7 +240,7 @@ BAR_TEST(unreachable_in_a_forked_child)
 }
 
 /* A2: the parent has given up its mapping, the child has not */
-BAR_TEST(unreachable_in_a_child_alone)
+TEST_F_TIMEOUT(bar, unreachable_in_a_child_alone, TIMEOUT)
 {
 	struct reader r;
 
@@ -269,7 +267,7 @@ static void *move(void *from, size_t size)
 }
 
 /* A2: mremap() moves the mapping and its page table entries with it */
-BAR_TEST(unreachable_after_mremap)
+TEST_F_TIMEOUT(bar, unreachable_after_mremap, TIMEOUT)
 {
 	void *moved;
 
@@ -293,7 +291,7 @@ BAR_TEST(unreachable_after_mremap)
 }
 
 /* A2: what a munmap() in the middle leaves are two mappings */
-BAR_TEST(unreachable_after_partial_munmap)
+TEST_F_TIMEOUT(bar, unreachable_after_partial_munmap, TIMEOUT)
 {
 	if (self->b.missing)
 		SKIP(return, NO_BAR);
@@ -317,7 +315,7 @@ BAR_TEST(unreachable_after_partial_munmap)
 }
 
 /* A2: and mprotect() splits and merges them */
-BAR_TEST(unreachable_after_mprotect)
+TEST_F_TIMEOUT(bar, unreachable_after_mprotect, TIMEOUT)
 {
 	if (self->b.missing)
 		SKIP(return, NO_BAR);
@@ -356,7 +354,7 @@ static long long mapping_offset(const void *addr)
 }
 
 /* A4: a mapping keeps the offset it was made with, it does not get a page frame number */
-BAR_TEST(file_offset_of_an_mmap_is_the_regions)
+TEST_F_TIMEOUT(bar, file_offset_of_an_mmap_is_the_regions, TIMEOUT)
 {
 	struct vfio_region_info info;
 
@@ -377,7 +375,7 @@ static long minor_faults(void)
 }
 
 /* A5: the memory of other devices has nothing to do with it, and is not zapped either */
-BAR_TEST(other_devices_stay_reachable)
+TEST_F_TIMEOUT(bar, other_devices_stay_reachable, TIMEOUT)
 {
 	long faults;
 	struct vfio_pci_device *other;
@@ -552,7 +550,7 @@ static void *touch_once_thread(void *arg)
 }
 
 /* E2: threads that fault the same empty pages at the same moment */
-STRESS_TEST(concurrent_faults_on_one_page_are_safe)
+TEST_F_TIMEOUT(stress, concurrent_faults_on_one_page_are_safe, TIMEOUT)
 {
 	struct touch t = { .bar = self->b.bar, .size = self->b.size };
 	int i, round;
@@ -578,7 +576,7 @@ STRESS_TEST(concurrent_faults_on_one_page_are_safe)
 }
 
 /* A7: many threads, SIGBUS exactly while memory is disabled */
-STRESS_TEST(concurrent_faults_raise_sigbus_only_while_disabled)
+TEST_F_TIMEOUT(stress, concurrent_faults_raise_sigbus_only_while_disabled, TIMEOUT)
 {
 	struct touch t;
 	int i;
@@ -606,7 +604,7 @@ STRESS_TEST(concurrent_faults_raise_sigbus_only_while_disabled)
 }
 
 /* A2, E9: children come and go with copies of the mapping while memory goes and comes */
-STRESS_TEST(fork_and_exit_while_memory_is_toggled)
+TEST_F_TIMEOUT(stress, fork_and_exit_while_memory_is_toggled, TIMEOUT)
 {
 	struct touch *t;
 	int i, n, status;
@@ -663,7 +661,7 @@ STRESS_TEST(fork_and_exit_while_memory_is_toggled)
 }
 
 /* A6, A7: read() of a BAR into the mmap of a BAR while memory is toggled */
-STRESS_TEST(read_and_write_with_a_bar_as_the_buffer)
+TEST_F_TIMEOUT(stress, read_and_write_with_a_bar_as_the_buffer, TIMEOUT)
 {
 	struct vfio_region_info info;
 	struct touch t;

@@ -20,7 +20,6 @@
 #include "vfio_util.h"
 
 #define TIMEOUT		600
-#define RACE_TEST(name)	TEST_F_TIMEOUT(race, name, TIMEOUT)
 
 #define NO_DEVICES	NEEDS("an edu device and one with memory")
 #define NO_CONTAINERS	NEEDS("two edu devices and one with memory")
@@ -176,7 +175,7 @@ static void crowd_judge(struct __test_metadata *_metadata, const struct crowd *c
 }
 
 /* E6: whoever comes first, what is left is nothing */
-RACE_TEST(map_racing_release_leaves_no_mapping)
+TEST_F_TIMEOUT(race, map_racing_release_leaves_no_mapping, TIMEOUT)
 {
 	struct crowd c = { .slots = 32, .keep = true };
 	int64_t avail = self->ret ? 0 : dma_avail(self->p.iommu);
@@ -210,7 +209,7 @@ RACE_TEST(map_racing_release_leaves_no_mapping)
 }
 
 /* E1, E6: the same with mappings that come and go all the time */
-RACE_TEST(map_and_unmap_racing_release_leave_no_mapping)
+TEST_F_TIMEOUT(race, map_and_unmap_racing_release_leave_no_mapping, TIMEOUT)
 {
 	struct crowd c = { .slots = 32 };
 	int round, left = 0;
@@ -237,7 +236,7 @@ RACE_TEST(map_and_unmap_racing_release_leave_no_mapping)
 }
 
 /* E1: the user unmaps what the release is about to remove */
-RACE_TEST(unmap_racing_release)
+TEST_F_TIMEOUT(race, unmap_racing_release, TIMEOUT)
 {
 	struct crowd c = { .slots = 64 };
 	int round, nr, left = 0;
@@ -288,7 +287,7 @@ static void *detach_thread(void *arg)
 	return (void *)(intptr_t)ret;
 }
 
-RACE_TEST(group_leaves_only_after_the_mappings_are_gone)
+TEST_F_TIMEOUT(race, group_leaves_only_after_the_mappings_are_gone, TIMEOUT)
 {
 	pthread_t thread;
 	void *bar, *ret;
@@ -340,7 +339,7 @@ static void *visitor_thread(void *arg)
 }
 
 /* D3: a group that joins gets the mappings that are there, and none that are not */
-RACE_TEST(groups_come_and_go_during_release)
+TEST_F_TIMEOUT(race, groups_come_and_go_during_release, TIMEOUT)
 {
 	struct visitor v = { .ret = 0 };
 	int round, i;
@@ -381,7 +380,7 @@ static void *close_mapper_thread(void *arg)
 	return NULL;
 }
 
-RACE_TEST(close_of_the_mappers_container_racing_release)
+TEST_F_TIMEOUT(race, close_of_the_mappers_container_racing_release, TIMEOUT)
 {
 	struct iommu *iommu;
 	int round, i;
@@ -422,7 +421,7 @@ RACE_TEST(close_of_the_mappers_container_racing_release)
  * E4, E9: two processes, one with the mapping and one with the device, die together, in
  * either order, or the owner alone
  */
-RACE_TEST(mapper_and_owner_are_killed_together)
+TEST_F_TIMEOUT(race, mapper_and_owner_are_killed_together, TIMEOUT)
 {
 	struct iommu *iommu;
 	int sock[2], round, i;
@@ -498,7 +497,7 @@ RACE_TEST(mapper_and_owner_are_killed_together)
 }
 
 /* E9: a process is killed while its threads map and unmap */
-RACE_TEST(sigkill_in_the_middle_of_map_and_unmap)
+TEST_F_TIMEOUT(race, sigkill_in_the_middle_of_map_and_unmap, TIMEOUT)
 {
 	struct crowd c = { .slots = 32 };
 	int round, ready[2];
@@ -557,7 +556,7 @@ static void stop_mapping_and_faulting(struct __test_metadata *_metadata, struct 
 	EXPECT_LT(0, c->mapped);
 }
 
-RACE_TEST(map_racing_disable_and_faults)
+TEST_F_TIMEOUT(race, map_racing_disable_and_faults, TIMEOUT)
 {
 	struct crowd c = { .slots = 32 };
 	pthread_t thread;
@@ -583,7 +582,7 @@ RACE_TEST(map_racing_disable_and_faults)
 }
 
 /* A6: the same while the device is reset */
-RACE_TEST(map_racing_reset_and_faults)
+TEST_F_TIMEOUT(race, map_racing_reset_and_faults, TIMEOUT)
 {
 	struct crowd c = { .slots = 32 };
 	pthread_t thread;
@@ -635,7 +634,7 @@ static void *map_thread(void *arg)
 }
 
 /* E6: what is mapped in pieces is mapped by none of them when the memory has gone */
-RACE_TEST(disable_in_the_midst_of_a_map)
+TEST_F_TIMEOUT(race, disable_in_the_midst_of_a_map, TIMEOUT)
 {
 	int round, count, mapped = 0, left = 0;
 	struct mapping m = {};
@@ -704,7 +703,7 @@ static void *toggle_thread(void *arg)
 }
 
 /* D3: memory that comes back is not mapped for one who has unmapped it */
-RACE_TEST(unmap_while_memory_comes_and_goes)
+TEST_F_TIMEOUT(race, unmap_while_memory_comes_and_goes, TIMEOUT)
 {
 	struct toggler t = {};
 	pthread_t thread;
@@ -734,7 +733,7 @@ RACE_TEST(unmap_while_memory_comes_and_goes)
 }
 
 /* E5: nothing that is left to do later keeps a device or its group busy */
-RACE_TEST(device_is_reopened_at_once)
+TEST_F_TIMEOUT(race, device_is_reopened_at_once, TIMEOUT)
 {
 	int round, rounds = 300;
 	void *bar;
@@ -757,7 +756,7 @@ RACE_TEST(device_is_reopened_at_once)
 }
 
 /* E5: nor a container */
-RACE_TEST(containers_are_reopened_at_once)
+TEST_F_TIMEOUT(race, containers_are_reopened_at_once, TIMEOUT)
 {
 	struct iommu *iommu;
 	int round, rounds = 150;
@@ -787,7 +786,7 @@ RACE_TEST(containers_are_reopened_at_once)
 }
 
 /* E7: printed, not judged: time has no limit in an emulator */
-RACE_TEST(release_of_thousands_of_mappings)
+TEST_F_TIMEOUT(race, release_of_thousands_of_mappings, TIMEOUT)
 {
 	static const unsigned int counts[] = { 500, 1000, 2000, 4000, 8000 };
 	uint64_t start, mapped, released;
@@ -823,7 +822,7 @@ RACE_TEST(release_of_thousands_of_mappings)
  * leaves and comes back, other threads map and unmap all the time.  This test and the
  * next come last because a kernel that gets one wrong does not live to see another.
  */
-RACE_TEST(map_racing_the_end_of_the_container)
+TEST_F_TIMEOUT(race, map_racing_the_end_of_the_container, TIMEOUT)
 {
 	struct iommu *iommu;
 	int round, ret = 0;
@@ -896,7 +895,7 @@ static void *mover_thread(void *arg)
  * C3, E4: a device is open in a container or not at all, and a group is in one container
  * or in none, however opens and moves of the group coincide.
  */
-RACE_TEST(open_racing_the_moves_of_the_group)
+TEST_F_TIMEOUT(race, open_racing_the_moves_of_the_group, TIMEOUT)
 {
 	struct vfio_pci_device *dev;
 	struct mover m[3] = { };

@@ -24,11 +24,6 @@
 
 #define TIMEOUT		180
 
-#define RAM_TEST(name)	TEST_F_TIMEOUT(ram, name, TIMEOUT)
-#define RO_TEST(name)	TEST_F_TIMEOUT(readonly, name, TIMEOUT)
-#define PAGES_TEST(name)	TEST_F_TIMEOUT(pages, name, TIMEOUT)
-#define LOCKED_TEST(name)	TEST_F_TIMEOUT(locked, name, TIMEOUT)
-
 #define NO_DEVICE	NEEDS("an edu device")
 
 #define SIZE		RAM_SIZE
@@ -372,7 +367,7 @@ FIXTURE_TEARDOWN(ram)
 }
 
 /* F1: of a child and its parent that both write, here the child does so first */
-RAM_TEST(child_writes_first)
+TEST_F_TIMEOUT(ram, child_writes_first, TIMEOUT)
 {
 	const uint8_t seen = variant->kind.shared ? THEIRS : OURS;
 	struct ram *r = &self->r;
@@ -393,7 +388,7 @@ RAM_TEST(child_writes_first)
 }
 
 /* F1: here the parent does, and the device; to the child nothing of it is visible */
-RAM_TEST(parent_writes_first)
+TEST_F_TIMEOUT(ram, parent_writes_first, TIMEOUT)
 {
 	const uint8_t sees = variant->kind.shared ? OTHERS : OURS;
 	struct ram *r = &self->r;
@@ -415,7 +410,7 @@ RAM_TEST(parent_writes_first)
 }
 
 /* F1: a child that was there before the memory was mapped for DMA */
-RAM_TEST(mapped_while_a_child_shares_it)
+TEST_F_TIMEOUT(ram, mapped_while_a_child_shares_it, TIMEOUT)
 {
 	struct ram *r = &self->r;
 	struct child child;
@@ -433,7 +428,7 @@ RAM_TEST(mapped_while_a_child_shares_it)
 }
 
 /* F1: parent and child unmap a half each; what the parent has left is the device's too */
-RAM_TEST(each_unmaps_a_half)
+TEST_F_TIMEOUT(ram, each_unmaps_a_half, TIMEOUT)
 {
 	struct ram *r = &self->r;
 	struct child child;
@@ -458,7 +453,7 @@ RAM_TEST(each_unmaps_a_half)
 }
 
 /* F1: wherever the process has the memory in its address space */
-RAM_TEST(mremap_takes_the_pages_along)
+TEST_F_TIMEOUT(ram, mremap_takes_the_pages_along, TIMEOUT)
 {
 	struct ram *r = &self->r;
 	void *from, *to;
@@ -488,7 +483,7 @@ RAM_TEST(mremap_takes_the_pages_along)
 }
 
 /* F1: memory that the process forbids itself to write, and allows again */
-RAM_TEST(mprotect_off_and_on)
+TEST_F_TIMEOUT(ram, mprotect_off_and_on, TIMEOUT)
 {
 	const int prots[] = { PROT_READ, PROT_NONE };
 	struct ram *r = &self->r;
@@ -514,7 +509,7 @@ RAM_TEST(mprotect_off_and_on)
 }
 
 /* F1: memory that children do not get, in part and as a whole */
-RAM_TEST(dontfork)
+TEST_F_TIMEOUT(ram, dontfork, TIMEOUT)
 {
 	struct ram *r = &self->r;
 	struct child child;
@@ -536,7 +531,7 @@ RAM_TEST(dontfork)
 }
 
 /* F1: pages are not moved to another node, as they are when not mapped for DMA */
-RAM_TEST(move_pages_leaves_it_where_it_is)
+TEST_F_TIMEOUT(ram, move_pages_leaves_it_where_it_is, TIMEOUT)
 {
 	struct ram *r = &self->r;
 	void *other;
@@ -560,7 +555,7 @@ RAM_TEST(move_pages_leaves_it_where_it_is)
 }
 
 /* F1: one mapping, with all that processes may do to its memory done in turn */
-RAM_TEST(one_thing_after_the_other)
+TEST_F_TIMEOUT(ram, one_thing_after_the_other, TIMEOUT)
 {
 	struct ram *r = &self->r;
 	struct child child, other;
@@ -640,7 +635,7 @@ static void *mover_main(void *arg)
  * No children until 6c287605fd56 in 5.19: a fork() that comes across the page just when it
  * is found to be pinned, and not moved, leaves it shared, and the next write copies it.
  */
-RAM_TEST(pages_are_moved_all_the_while)
+TEST_F_TIMEOUT(ram, pages_are_moved_all_the_while, TIMEOUT)
 {
 	uint64_t deadline = now_us() + TIMEOUT / 2 * 1000000ULL;
 	struct mover mover = { };
@@ -695,7 +690,7 @@ RAM_TEST(pages_are_moved_all_the_while)
 }
 
 /* F2: what is pinned is charged, once for each mapping, until it is unmapped */
-RAM_TEST(mapping_is_charged_while_it_lasts)
+TEST_F_TIMEOUT(ram, mapping_is_charged_while_it_lasts, TIMEOUT)
 {
 	struct ram *r = &self->r;
 
@@ -725,7 +720,7 @@ RAM_TEST(mapping_is_charged_while_it_lasts)
  * F1: what a process must not do.  Memory that it discards is from then on the device's
  * alone: it stays what it was, and no part of what the process sees there afterwards.
  */
-RAM_TEST(discarded_memory_is_the_devices_alone)
+TEST_F_TIMEOUT(ram, discarded_memory_is_the_devices_alone, TIMEOUT)
 {
 	struct ram *r = &self->r;
 	void *more;
@@ -860,7 +855,7 @@ FIXTURE_TEARDOWN(readonly)
 }
 
 /* F1: a device that only reads sees what the process writes after the mapping was made */
-RO_TEST(device_sees_later_writes)
+TEST_F_TIMEOUT(readonly, device_sees_later_writes, TIMEOUT)
 {
 	struct ram *r = &self->r;
 	struct child child;
@@ -887,7 +882,7 @@ RO_TEST(device_sees_later_writes)
 }
 
 /* F1: and cannot write, to the process's memory or to what others share with it */
-RO_TEST(device_does_not_write)
+TEST_F_TIMEOUT(readonly, device_does_not_write, TIMEOUT)
 {
 	struct ram *r = &self->r;
 	uint8_t before;
@@ -939,7 +934,7 @@ FIXTURE_TEARDOWN(pages)
 }
 
 /* F1: compaction moves the pages all around, and not those */
-PAGES_TEST(compaction_leaves_it_where_it_is)
+TEST_F_TIMEOUT(pages, compaction_leaves_it_where_it_is, TIMEOUT)
 {
 	const size_t size = 192 * SZ_1M, pages = size / SZ_4K;
 	uint64_t *before, *after;
@@ -1000,7 +995,7 @@ static int khugepaged_scans(void)
 }
 
 /* F1: small pages are not replaced by a huge one, as they are when not mapped for DMA */
-PAGES_TEST(khugepaged_leaves_it_as_it_is)
+TEST_F_TIMEOUT(pages, khugepaged_leaves_it_as_it_is, TIMEOUT)
 {
 	uint64_t deadline = now_us() + 100 * 1000000ULL;
 	const struct ram_kind small = { };
@@ -1040,7 +1035,7 @@ PAGES_TEST(khugepaged_leaves_it_as_it_is)
 }
 
 /* F1: a huge page is mapped in pieces by the process, and may itself not be split */
-PAGES_TEST(huge_page_is_split)
+TEST_F_TIMEOUT(pages, huge_page_is_split, TIMEOUT)
 {
 	const char *split = "/sys/kernel/debug/split_huge_pages";
 	const struct ram_kind huge = { .huge = true };
@@ -1157,7 +1152,7 @@ static int map_up_to_the_limit(struct ram *r)
 }
 
 /* F2: a process gets to pin what RLIMIT_MEMLOCK allows, all of it and no more */
-LOCKED_TEST(limit_of_locked_memory)
+TEST_F_TIMEOUT(locked, limit_of_locked_memory, TIMEOUT)
 {
 	struct ram *r = &self->r;
 
@@ -1169,7 +1164,7 @@ LOCKED_TEST(limit_of_locked_memory)
 }
 
 /* F2: memory that is not there behind memory that is */
-LOCKED_TEST(mapping_that_fails_half_way_is_not_charged)
+TEST_F_TIMEOUT(locked, mapping_that_fails_half_way_is_not_charged, TIMEOUT)
 {
 	struct ram *r = &self->r;
 
@@ -1205,7 +1200,7 @@ static int unmap_what_is_not_ours(struct ram *r)
 }
 
 /* F2: a child owes nothing for its parent's mappings, also if it is who unmaps them */
-LOCKED_TEST(child_unmaps_what_its_parent_mapped)
+TEST_F_TIMEOUT(locked, child_unmaps_what_its_parent_mapped, TIMEOUT)
 {
 	struct ram *r = &self->r;
 
@@ -1231,7 +1226,7 @@ static int map_and_exit(struct ram *r)
 }
 
 /* F1, F2: pages of a process that is no more are the device's, until they are unmapped */
-LOCKED_TEST(mapping_of_a_process_that_exits)
+TEST_F_TIMEOUT(locked, mapping_of_a_process_that_exits, TIMEOUT)
 {
 	struct ram *r = &self->r;
 	void *more;
@@ -1259,7 +1254,7 @@ LOCKED_TEST(mapping_of_a_process_that_exits)
 }
 
 /* F2: when the container goes, so does what is charged for its mappings */
-LOCKED_TEST(closing_the_container_uncharges)
+TEST_F_TIMEOUT(locked, closing_the_container_uncharges, TIMEOUT)
 {
 	struct ram *r = &self->r;
 	long scratch;

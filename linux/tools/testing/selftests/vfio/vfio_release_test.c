@@ -22,7 +22,6 @@
 #include "vfio_util.h"
 
 #define TIMEOUT		120
-#define RELEASE_TEST(name)	TEST_F_TIMEOUT(release, name, TIMEOUT)
 
 FIXTURE(release) {
 	struct p2p p;
@@ -108,7 +107,7 @@ static void expect_gone_of_another(struct __test_metadata *_metadata, struct p2p
 }
 
 /* D3: the last reference to go is the CPU's mapping of the BAR */
-RELEASE_TEST(close_then_munmap_removes_the_mapping)
+TEST_F_TIMEOUT(release, close_then_munmap_removes_the_mapping, TIMEOUT)
 {
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
@@ -125,7 +124,7 @@ RELEASE_TEST(close_then_munmap_removes_the_mapping)
 }
 
 /* D3: the last reference to go is the file descriptor */
-RELEASE_TEST(munmap_then_close_removes_the_mapping)
+TEST_F_TIMEOUT(release, munmap_then_close_removes_the_mapping, TIMEOUT)
 {
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
@@ -141,7 +140,7 @@ RELEASE_TEST(munmap_then_close_removes_the_mapping)
 }
 
 /* C2: only the last of several opens and duplicates counts */
-RELEASE_TEST(mapping_stays_until_the_last_open_is_closed)
+TEST_F_TIMEOUT(release, mapping_stays_until_the_last_open_is_closed, TIMEOUT)
 {
 	int second, dup_fd;
 
@@ -229,7 +228,7 @@ TEST_F_TIMEOUT(nic, removed_before_the_reset, TIMEOUT)
 }
 
 /* D3: a part of the CPU's mapping keeps the device open, and all of the DMA mapping */
-RELEASE_TEST(partial_munmap_keeps_the_mapping)
+TEST_F_TIMEOUT(release, partial_munmap_keeps_the_mapping, TIMEOUT)
 {
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
@@ -246,7 +245,7 @@ RELEASE_TEST(partial_munmap_keeps_the_mapping)
 }
 
 /* D3: a CPU mapping that was moved after the DMA mapping was made */
-RELEASE_TEST(mremap_keeps_the_mapping)
+TEST_F_TIMEOUT(release, mremap_keeps_the_mapping, TIMEOUT)
 {
 	void *moved;
 
@@ -267,7 +266,7 @@ RELEASE_TEST(mremap_keeps_the_mapping)
 }
 
 /* D3: the IOVA is taken until it is unmapped, and works for something else then */
-RELEASE_TEST(iova_can_be_mapped_again)
+TEST_F_TIMEOUT(release, iova_can_be_mapped_again, TIMEOUT)
 {
 	uint32_t *ram = ram_alloc(SZ_64K);
 	uint64_t phys;
@@ -292,7 +291,7 @@ RELEASE_TEST(iova_can_be_mapped_again)
 }
 
 /* D3: a mapping counts against the container's limit until the user unmaps it */
-RELEASE_TEST(entry_limit_is_given_back)
+TEST_F_TIMEOUT(release, entry_limit_is_given_back, TIMEOUT)
 {
 	int64_t before;
 	size_t i;
@@ -317,7 +316,7 @@ RELEASE_TEST(entry_limit_is_given_back)
 }
 
 /* D3, D4: RAM beside device memory stays pinned and mapped */
-RELEASE_TEST(ram_beside_a_bar_stays)
+TEST_F_TIMEOUT(release, ram_beside_a_bar_stays, TIMEOUT)
 {
 	long before, base = proc_locked_kb();
 	void *area, *bar;
@@ -358,7 +357,7 @@ RELEASE_TEST(ram_beside_a_bar_stays)
 }
 
 /* D4, D7: RAM and device memory, page by page in turn */
-RELEASE_TEST(many_ranges_in_one_mapping_go_together)
+TEST_F_TIMEOUT(release, many_ranges_in_one_mapping_go_together, TIMEOUT)
 {
 	const int pages = 16;
 	int64_t avail;
@@ -410,7 +409,7 @@ RELEASE_TEST(many_ranges_in_one_mapping_go_together)
 }
 
 /* D3: while the container keeps a record of the pages that DMA may have written */
-RELEASE_TEST(release_while_dirty_pages_are_tracked)
+TEST_F_TIMEOUT(release, release_while_dirty_pages_are_tracked, TIMEOUT)
 {
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
@@ -428,7 +427,7 @@ RELEASE_TEST(release_while_dirty_pages_are_tracked)
 }
 
 /* D3: one request unmaps all there is, and leaves the release nothing to do */
-RELEASE_TEST(unmap_of_everything_takes_device_memory_too)
+TEST_F_TIMEOUT(release, unmap_of_everything_takes_device_memory_too, TIMEOUT)
 {
 	struct dma_region region = { .iova = IOVA_BAR, .size = SZ_64K };
 	int64_t avail;
@@ -467,7 +466,7 @@ RELEASE_TEST(unmap_of_everything_takes_device_memory_too)
  * D3: a process that replaces itself has its mappings stay while it has no address for
  * them, and gives them one again afterwards.
  */
-RELEASE_TEST(release_after_the_mapping_got_another_address)
+TEST_F_TIMEOUT(release, release_after_the_mapping_got_another_address, TIMEOUT)
 {
 	void *other;
 
@@ -494,7 +493,7 @@ RELEASE_TEST(release_after_the_mapping_got_another_address)
 }
 
 /* D3: and while it has none */
-RELEASE_TEST(release_while_the_mapping_has_no_address)
+TEST_F_TIMEOUT(release, release_while_the_mapping_has_no_address, TIMEOUT)
 {
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
@@ -514,7 +513,7 @@ RELEASE_TEST(release_while_the_mapping_has_no_address)
 }
 
 /* D3: the first version of the interface differs in what may be unmapped only */
-RELEASE_TEST(release_with_the_first_version_of_the_interface)
+TEST_F_TIMEOUT(release, release_with_the_first_version_of_the_interface, TIMEOUT)
 {
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
@@ -529,7 +528,7 @@ RELEASE_TEST(release_with_the_first_version_of_the_interface)
 }
 
 /* D3: what does not hold a page of the device is left alone */
-RELEASE_TEST(other_mappings_stay)
+TEST_F_TIMEOUT(release, other_mappings_stay, TIMEOUT)
 {
 	struct vfio_pci_device *other;
 	char bdf[BDF_LEN];
@@ -572,7 +571,7 @@ RELEASE_TEST(other_mappings_stay)
 }
 
 /* D3: a device may be in any number of mappings */
-RELEASE_TEST(every_mapping_of_the_device_goes)
+TEST_F_TIMEOUT(release, every_mapping_of_the_device_goes, TIMEOUT)
 {
 	int left = 0;
 	size_t i;
@@ -596,7 +595,7 @@ RELEASE_TEST(every_mapping_of_the_device_goes)
 }
 
 /* D3: a released device can be opened and mapped again, with the same result */
-RELEASE_TEST(reopened_device_is_tracked_again)
+TEST_F_TIMEOUT(release, reopened_device_is_tracked_again, TIMEOUT)
 {
 	int i;
 
@@ -612,7 +611,7 @@ RELEASE_TEST(reopened_device_is_tracked_again)
 }
 
 /* D10: what the kernel keeps of a device that is not mapped any more, it lets go in time */
-RELEASE_TEST(mapping_after_a_long_pause_is_tracked)
+TEST_F_TIMEOUT(release, mapping_after_a_long_pause_is_tracked, TIMEOUT)
 {
 	int i;
 
@@ -632,7 +631,7 @@ RELEASE_TEST(mapping_after_a_long_pause_is_tracked)
 }
 
 /* D3: unmapping by the user comes first, there is nothing left to remove */
-RELEASE_TEST(unmap_before_release_works_as_ever)
+TEST_F_TIMEOUT(release, unmap_before_release_works_as_ever, TIMEOUT)
 {
 	int64_t before;
 
@@ -655,7 +654,7 @@ RELEASE_TEST(unmap_before_release_works_as_ever)
 }
 
 /* C3: the group of a mapped device stays in its container until the device is closed */
-RELEASE_TEST(group_cannot_leave_its_container_while_mapped)
+TEST_F_TIMEOUT(release, group_cannot_leave_its_container_while_mapped, TIMEOUT)
 {
 	if (self->ret)
 		SKIP(return, NO_DEVICES);
@@ -726,7 +725,7 @@ static int hold_peer(struct p2p *p, struct holder *h)
 }
 
 /* D3, E9: the process that has the device exits, somebody else has the container */
-RELEASE_TEST(exit_removes_the_mapping)
+TEST_F_TIMEOUT(release, exit_removes_the_mapping, TIMEOUT)
 {
 	struct holder h;
 	int status;
@@ -744,7 +743,7 @@ RELEASE_TEST(exit_removes_the_mapping)
 }
 
 /* D3, E9: nobody has to cooperate */
-RELEASE_TEST(sigkill_removes_the_mapping)
+TEST_F_TIMEOUT(release, sigkill_removes_the_mapping, TIMEOUT)
 {
 	struct holder h;
 	int status;
@@ -761,7 +760,7 @@ RELEASE_TEST(sigkill_removes_the_mapping)
 }
 
 /* E9: the mapper is gone, its mapping and the device it does not have are not */
-RELEASE_TEST(exit_of_the_mapper_alone_keeps_the_mapping)
+TEST_F_TIMEOUT(release, exit_of_the_mapper_alone_keeps_the_mapping, TIMEOUT)
 {
 	int status;
 	pid_t pid;
@@ -786,7 +785,7 @@ RELEASE_TEST(exit_of_the_mapper_alone_keeps_the_mapping)
 }
 
 /* E9: a forked child's copy of the CPU's mapping keeps the device open */
-RELEASE_TEST(forked_child_holds_the_device_open)
+TEST_F_TIMEOUT(release, forked_child_holds_the_device_open, TIMEOUT)
 {
 	int quit[2], status;
 	pid_t pid;
@@ -843,7 +842,7 @@ static int send_fd(int sock, int fd)
 }
 
 /* E9: the last reference is a file descriptor in flight, and is never received */
-RELEASE_TEST(fd_in_flight_holds_the_device_open)
+TEST_F_TIMEOUT(release, fd_in_flight_holds_the_device_open, TIMEOUT)
 {
 	int sv[2];
 

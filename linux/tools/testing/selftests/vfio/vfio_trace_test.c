@@ -19,8 +19,6 @@
 #include "vfio_util.h"
 
 #define TIMEOUT		120
-#define TRACE_TEST(name)	TEST_F_TIMEOUT(trace, name, TIMEOUT)
-#define VIEW_TEST(name)		TEST_F_TIMEOUT(view, name, TIMEOUT)
 
 #define NO_DEVICES	NEEDS("an edu device and one with memory")
 #define NO_CONTAINERS	NEEDS("two edu devices and one with memory")
@@ -186,7 +184,7 @@ static int open_d(struct p2p *p, struct vfio_pci_device **d, char *bdf, struct i
 }
 
 /* H1: a mapping, and the end of it by UNMAP_DMA */
-TRACE_TEST(map_and_unmap_are_traced)
+TEST_F_TIMEOUT(trace, map_and_unmap_are_traced, TIMEOUT)
 {
 	static const struct {
 		u32 flags;
@@ -222,7 +220,7 @@ TRACE_TEST(map_and_unmap_are_traced)
 }
 
 /* H1: the release of the device, for each range of a mapping that has RAM beside them */
-TRACE_TEST(release_is_traced_for_each_range)
+TEST_F_TIMEOUT(trace, release_is_traced_for_each_range, TIMEOUT)
 {
 	unsigned long long container;
 	void *area;
@@ -271,7 +269,7 @@ TRACE_TEST(release_is_traced_for_each_range)
 }
 
 /* H1: what is of one device ends with that device, and not what is beside it */
-TRACE_TEST(release_of_one_of_two_devices_is_traced)
+TEST_F_TIMEOUT(trace, release_of_one_of_two_devices_is_traced, TIMEOUT)
 {
 	unsigned long long container;
 	char bdf_c[BDF_LEN];
@@ -314,7 +312,7 @@ TRACE_TEST(release_of_one_of_two_devices_is_traced)
 }
 
 /* H1: memory that goes and comes back, for a mapping of the user's that stays */
-TRACE_TEST(suspension_is_traced)
+TEST_F_TIMEOUT(trace, suspension_is_traced, TIMEOUT)
 {
 	unsigned long long container;
 	void *bar;
@@ -347,7 +345,7 @@ TRACE_TEST(suspension_is_traced)
  * E13: what is mapped under the lock that a release waits for is what one page table holds,
  * for MAP_DMA and for a resume.  A page between IOVA and memory makes all entries small.
  */
-TRACE_TEST(large_ranges_are_mapped_in_pieces)
+TEST_F_TIMEOUT(trace, large_ranges_are_mapped_in_pieces, TIMEOUT)
 {
 	unsigned long long size, sum;
 	const char *p;
@@ -388,7 +386,7 @@ TRACE_TEST(large_ranges_are_mapped_in_pieces)
 }
 
 /* H1: containers are told apart; a group that joins or leaves one changes nothing */
-TRACE_TEST(containers_are_told_apart)
+TEST_F_TIMEOUT(trace, containers_are_told_apart, TIMEOUT)
 {
 	unsigned long long container[2];
 	void *bar;
@@ -434,7 +432,7 @@ TRACE_TEST(containers_are_told_apart)
 }
 
 /* H1: memory of no vfio device, disabled memory, and a mmap that cannot be written */
-TRACE_TEST(refusal_is_traced)
+TEST_F_TIMEOUT(trace, refusal_is_traced, TIMEOUT)
 {
 	unsigned long long container;
 	void *bar;
@@ -480,7 +478,7 @@ TRACE_TEST(refusal_is_traced)
 }
 
 /* H1: nothing is said of ordinary memory, nor of requests that are wrong by themselves */
-TRACE_TEST(other_memory_is_not_traced)
+TEST_F_TIMEOUT(trace, other_memory_is_not_traced, TIMEOUT)
 {
 	void *area;
 
@@ -588,7 +586,7 @@ static void expect_turns(struct __test_metadata *_metadata, int *drops)
 }
 
 /* H1: each mapping is reported once, and so is its end, whichever comes first */
-TRACE_TEST(each_map_has_one_end)
+TEST_F_TIMEOUT(trace, each_map_has_one_end, TIMEOUT)
 {
 	int i, round, drops = 0, events = 0;
 	struct mapper m[MAPPERS];
@@ -678,7 +676,7 @@ static void view_read(struct __test_metadata *_metadata)
 }
 
 /* H2: device memory and nothing else, while it is mapped, in every container */
-VIEW_TEST(view_shows_what_is_mapped)
+TEST_F_TIMEOUT(view, view_shows_what_is_mapped, TIMEOUT)
 {
 	unsigned long long container[2];
 	void *area;
@@ -749,7 +747,7 @@ VIEW_TEST(view_shows_what_is_mapped)
 }
 
 /* H2: more than fits into one read, or into the kernel's first buffer */
-VIEW_TEST(view_shows_thousands_of_ranges)
+TEST_F_TIMEOUT(view, view_shows_thousands_of_ranges, TIMEOUT)
 {
 	const int count = 2000;
 	unsigned long long container;
@@ -813,7 +811,7 @@ static void *reader(void *arg)
 }
 
 /* H2, E4: the file is read while containers and devices come and go */
-VIEW_TEST(view_is_read_while_all_of_it_goes)
+TEST_F_TIMEOUT(view, view_is_read_while_all_of_it_goes, TIMEOUT)
 {
 	struct readers r = { .bdf = self->p.bdf_b };
 	int i, round, rounds = 60;
@@ -895,7 +893,7 @@ static void *slow_map(void *arg)
  * H2: a reader does not wait for a container in which somebody is mapping memory, and
  * nobody for the reader: containers end and are made.
  */
-VIEW_TEST(nobody_waits_for_a_reader)
+TEST_F_TIMEOUT(view, nobody_waits_for_a_reader, TIMEOUT)
 {
 	struct slow_map s = { .iommu = self->p.iommu };
 	const size_t most = 4UL * SZ_1G;

@@ -23,8 +23,7 @@
 #define VIEW		"/sys/kernel/debug/vfio/type1_device_memory"
 #define MAX_MODULES	16
 
-#define TIMEOUT			120
-#define UNLOAD_TEST(name)	TEST_F_TIMEOUT(unload, name, TIMEOUT)
+#define TIMEOUT		120
 
 /* Nothing but a time that is enough for an emulator with other things to do */
 FIXTURE(unload) {
@@ -114,7 +113,7 @@ static void use_devices(struct __test_metadata *_metadata, int round)
 }
 
 /* E8, E12: nothing that belongs to the modules runs, or is left, after they are gone */
-UNLOAD_TEST(modules_unload_as_soon_as_everything_is_closed)
+TEST_F_TIMEOUT(unload, modules_unload_as_soon_as_everything_is_closed, TIMEOUT)
 {
 	int i, round, rounds = 6;
 	struct modules m;
@@ -186,7 +185,7 @@ static void *open_and_read(void *arg)
 }
 
 /* H2, E8: the file in debugfs keeps the module while it is open, and not after */
-UNLOAD_TEST(module_unloads_when_the_view_is_closed)
+TEST_F_TIMEOUT(unload, module_unloads_when_the_view_is_closed, TIMEOUT)
 {
 	int fd, round, unloaded = 0, busy = 0, ret;
 	bool stop = false;

@@ -23,15 +23,15 @@ FIXTURE(dma) {
 	struct p2p p;
 	int64_t avail;
 	long locked;
-	int ret;
 };
 
 FIXTURE_SETUP(dma)
 {
-	self->ret = p2p_open(&self->p, &want_mem);
-	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
-	if (self->ret)
-		return;
+	int ret = p2p_open(&self->p, &want_mem);
+
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	if (ret)
+		SKIP(return, NO_DEVICES);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	self->avail = dma_avail(self->p.iommu);
@@ -40,8 +40,7 @@ FIXTURE_SETUP(dma)
 
 FIXTURE_TEARDOWN(dma)
 {
-	if (!self->ret)
-		p2p_close(&self->p);
+	p2p_close(&self->p);
 }
 
 /* A mapping that was refused leaves nothing behind */
@@ -60,9 +59,6 @@ TEST_F_TIMEOUT(dma, iommu_page_tables_can_be_read, TIMEOUT)
 {
 	uint64_t phys;
 	int ret;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	ret = iommu_lookup(self->p.bdf_a, IOVA_SCRATCH, &phys);
 	if (ret < 0)
@@ -94,9 +90,6 @@ TEST_F_TIMEOUT(dma, whole_bar_is_mapped_at_the_right_place, TIMEOUT)
 	void *bar;
 	size_t i;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	size = self->p.size;
 	bar = p2p_bar(&self->p, 0, size);
 	ASSERT_NE(NULL, bar);
@@ -118,9 +111,6 @@ TEST_F_TIMEOUT(dma, mapping_from_the_middle_of_an_mmap, TIMEOUT)
 {
 	void *bar;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	/* The mmap starts at 64K of the BAR, the mapping at 64K of the mmap */
 	bar = p2p_bar(&self->p, SZ_64K, 4 * SZ_64K);
 	ASSERT_NE(NULL, bar);
@@ -136,9 +126,6 @@ TEST_F_TIMEOUT(dma, mapping_over_vmas_in_reverse_order, TIMEOUT)
 	const int pages = 8;
 	void *area;
 	int i;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	area = mmap(NULL, pages * SZ_4K, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, area);
@@ -162,9 +149,6 @@ TEST_F_TIMEOUT(dma, partly_touched_bar, TIMEOUT)
 	size_t size, off;
 	void *bar;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	size = open_large_bar(&self->p, 128 * SZ_1M);
 	ASSERT_NE(0, size);
 	if (size < 128 * SZ_1M)
@@ -185,9 +169,6 @@ TEST_F_TIMEOUT(dma, mapping_from_an_mmap_whose_fd_is_closed, TIMEOUT)
 {
 	void *bar;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
 	dev_close(&self->p.b);
@@ -201,9 +182,6 @@ TEST_F_TIMEOUT(dma, cpu_page_tables_stay_empty, TIMEOUT)
 	long before, after;
 	size_t size;
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	/* One page table covers 2 MiB: a large BAR shows best */
 	size = open_large_bar(&self->p, 64 * SZ_1M);
@@ -225,9 +203,6 @@ TEST_F_TIMEOUT(dma, bar_is_not_charged_to_the_process, TIMEOUT)
 {
 	void *bar;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	bar = p2p_bar(&self->p, 0, SZ_1M);
 	ASSERT_NE(NULL, bar);
 	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_1M, DMA_RW));
@@ -243,9 +218,6 @@ TEST_F_TIMEOUT(dma, bar_is_mapped_without_a_right_to_lock_memory, TIMEOUT)
 	int status;
 	void *bar;
 	pid_t pid;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	bar = p2p_bar(&self->p, 0, SZ_1M);
 	ASSERT_NE(NULL, bar);
@@ -266,9 +238,6 @@ TEST_F_TIMEOUT(dma, read_only_mmap_is_not_dma_writable, TIMEOUT)
 {
 	void *bar;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	bar = bar_mmap(self->p.b->fd, self->p.bar, PROT_READ, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
 	EXPECT_EQ(-EFAULT, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_WO));
@@ -288,9 +257,6 @@ TEST_F_TIMEOUT(dma, read_only_mmap_is_dma_readable, TIMEOUT)
 	uint32_t *ram = self->p.scratch;
 	void *bar;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	bar = bar_mmap(self->p.b->fd, self->p.bar, PROT_READ, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
 	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RO));
@@ -307,9 +273,6 @@ TEST_F_TIMEOUT(dma, mprotected_part_of_a_bar_is_not_dma_writable, TIMEOUT)
 {
 	void *bar;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
 	ASSERT_EQ(0, mprotect(bar + SZ_64K / 2, SZ_64K / 2, PROT_READ));
@@ -322,9 +285,6 @@ TEST_F_TIMEOUT(dma, mprotected_part_of_a_bar_is_not_dma_writable, TIMEOUT)
 TEST_F_TIMEOUT(dma, foreign_pfnmap_is_refused, TIMEOUT)
 {
 	int log;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	log = kmsg_open();
 	EXPECT_EQ(0, bus_read32(self->p.window, NULL));
@@ -340,9 +300,6 @@ TEST_F_TIMEOUT(dma, foreign_pfnmap_beside_a_bar_is_refused, TIMEOUT)
 {
 	void *area;
 	int ret;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	area = mmap(NULL, SZ_1M + 2 * SZ_64K, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -364,9 +321,6 @@ TEST_F_TIMEOUT(dma, mapping_that_fails_half_way_leaves_nothing, TIMEOUT)
 {
 	void *area;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	area = mmap(NULL, 3 * SZ_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, area);
 	ASSERT_NE(NULL, bar_mmap_at(area + SZ_64K, self->p.b->fd, self->p.bar,
@@ -387,9 +341,6 @@ TEST_F_TIMEOUT(dma, disabled_memory_is_refused, TIMEOUT)
 {
 	void *bar;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
@@ -406,9 +357,6 @@ TEST_F_TIMEOUT(dma, disabled_memory_behind_ram_is_refused, TIMEOUT)
 {
 	void *area;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	area = mmap(NULL, 2 * SZ_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, area);
 	ASSERT_NE(NULL, bar_mmap_at(area + SZ_64K, self->p.b->fd, self->p.bar,
@@ -423,9 +371,6 @@ TEST_F_TIMEOUT(dma, disabled_memory_behind_ram_is_refused, TIMEOUT)
 TEST_F_TIMEOUT(dma, one_unmap_covers_bars_and_ram, TIMEOUT)
 {
 	void *bar, *ram;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
@@ -446,9 +391,6 @@ TEST_F_TIMEOUT(dma, one_unmap_covers_bars_and_ram, TIMEOUT)
 TEST_F_TIMEOUT(dma, mapped_iova_is_refused, TIMEOUT)
 {
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);

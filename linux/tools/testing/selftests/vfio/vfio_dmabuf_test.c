@@ -130,10 +130,8 @@ static const char *open_exporter(struct exporter *e, const char *bdf_b, int bar)
 
 static void close_exporter(struct exporter *e)
 {
-	if (e->dmabuf > 0)
-		close(e->dmabuf);
-	if (e->b)
-		vfio_pci_device_cleanup(e->b);
+	close(e->dmabuf);
+	vfio_pci_device_cleanup(e->b);
 	p2p_close(&e->p);
 }
 

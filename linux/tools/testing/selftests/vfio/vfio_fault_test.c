@@ -28,23 +28,25 @@
 
 FIXTURE(fault) {
 	struct p2p p;
-	int ret;
 	int inject;
 };
 
 FIXTURE_SETUP(fault)
 {
-	self->inject = -1;
-	self->ret = p2p_open(&self->p, &want_mem);
-	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
-	if (!self->ret)
-		self->inject = fault_inject_open();
+	int ret = p2p_open(&self->p, &want_mem);
+
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	if (ret)
+		SKIP(return, NO_DEVICES);
+
+	self->inject = fault_inject_open();
+	if (self->inject < 0)
+		SKIP(return, NO_INJECTION);
 }
 
 FIXTURE_TEARDOWN(fault)
 {
-	if (!self->ret)
-		p2p_close(&self->p);
+	p2p_close(&self->p);
 	fd_close(&self->inject);
 }
 
@@ -56,11 +58,6 @@ TEST_F_TIMEOUT(fault, map_unwinds_from_every_failed_allocation, TIMEOUT)
 	bool more;
 	long kb;
 	void *area;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-	if (self->inject < 0)
-		SKIP(return, NO_INJECTION);
 
 	avail = dma_avail(self->p.iommu);
 	for (nth = 1, more = true; more && nth < MAX_FAULTS; nth++) {
@@ -112,10 +109,6 @@ TEST_F_TIMEOUT(fault, map_of_a_huge_page_unwinds, TIMEOUT)
 	bool more;
 	void *area;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-	if (self->inject < 0)
-		SKIP(return, NO_INJECTION);
 	if (iommu_lookup(self->p.bdf_a, IOVA_SCRATCH, NULL) < 0)
 		SKIP(return, "the page tables of the IOMMU cannot be read");
 
@@ -158,10 +151,6 @@ TEST_F_TIMEOUT(fault, map_makes_up_for_what_cannot_wait, TIMEOUT)
 	bool more;
 	void *bar;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-	if (self->inject < 0)
-		SKIP(return, NO_INJECTION);
 	if (self->p.size < SZ_4M)
 		SKIP(return, "the memory is too small");
 
@@ -195,11 +184,6 @@ TEST_F_TIMEOUT(fault, release_works_whatever_allocation_fails, TIMEOUT)
 	int64_t avail;
 	bool more;
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-	if (self->inject < 0)
-		SKIP(return, NO_INJECTION);
 
 	avail = dma_avail(self->p.iommu);
 	for (nth = 1, more = true; more && nth < MAX_FAULTS; nth++) {
@@ -237,10 +221,6 @@ TEST_F_TIMEOUT(fault, resume_that_fails_is_made_good, TIMEOUT)
 	bool more;
 	void *bar;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-	if (self->inject < 0)
-		SKIP(return, NO_INJECTION);
 	if (self->p.size < 2 * SZ_4M)
 		SKIP(return, "the memory is too small");
 	if (iommu_lookup(self->p.bdf_a, IOVA_SCRATCH, NULL) < 0)
@@ -291,11 +271,6 @@ TEST_F_TIMEOUT(fault, open_unwinds_from_every_failed_allocation, TIMEOUT)
 	int nth, failed = 0;
 	bool more;
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-	if (self->inject < 0)
-		SKIP(return, NO_INJECTION);
 
 	ASSERT_EQ(0, dev_prepare(self->p.bdf_b));
 	for (nth = 1, more = true; more && nth < MAX_FAULTS; nth++) {
@@ -402,11 +377,6 @@ TEST_F_TIMEOUT(fault, bind_unwinds_from_every_failed_allocation, TIMEOUT)
 	char group[64];
 	long users;
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-	if (self->inject < 0)
-		SKIP(return, NO_INJECTION);
 
 	/* Without any other device, so that what they share is made and removed too */
 	ASSERT_EQ(0, pci_bind_vfio(self->p.bdf_b));

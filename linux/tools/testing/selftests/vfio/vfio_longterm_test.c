@@ -86,7 +86,6 @@ static int pages_in_zones(const struct zones *z, const uint64_t *pfn)
 
 FIXTURE(movable) {
 	struct p2p p;
-	int ret;
 };
 
 FIXTURE_VARIANT(movable) {
@@ -115,14 +114,16 @@ FIXTURE_VARIANT_ADD(movable, hugetlb) {
 
 FIXTURE_SETUP(movable)
 {
-	self->ret = p2p_open(&self->p, &want_edu);
-	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
+	int ret = p2p_open(&self->p, &want_edu);
+
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	if (ret)
+		SKIP(return, NO_DEVICE);
 }
 
 FIXTURE_TEARDOWN(movable)
 {
-	if (!self->ret)
-		p2p_close(&self->p);
+	p2p_close(&self->p);
 }
 
 /* From Linux 5.13, which moves pages, on; until f442fa614137 in 6.10 */
@@ -139,8 +140,6 @@ TEST_F_TIMEOUT(movable, pages_leave_the_movable_zone, TIMEOUT)
 	void *mem;
 	int fd;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICE);
 	find_movable_zones(&movable);
 	if (!movable.n)
 		SKIP(return, "needs a movable zone");
@@ -166,7 +165,6 @@ TEST_F_TIMEOUT(movable, pages_leave_the_movable_zone, TIMEOUT)
  */
 struct fs {
 	struct p2p p;
-	const char *why;	/* it cannot be tested */
 	char dir[PMEM_DIR_LEN];
 	int fd;
 	void *mem;		/* all of the file */
@@ -200,27 +198,29 @@ static int fs_create(const struct fs *fs, const char *name)
 	return fd;
 }
 
-static void fs_open(struct __test_metadata *_metadata, struct fs *fs, const char *options)
+/* Says why it cannot be had, or NULL */
+static const char *fs_open(struct __test_metadata *_metadata, struct fs *fs, const char *options)
 {
 	int ret = p2p_open(&fs->p, &want_edu);
+	const char *missing;
 
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	fs->fd = -1;
-	fs->why = ret ? NO_DEVICE : pmem_mount(fs->dir, options);
-	if (fs->why)
-		return;
+	missing = ret ? NO_DEVICE : pmem_mount(fs->dir, options);
+	if (missing)
+		return missing;
 
 	fs->fd = fs_create(fs, "file");
 	ASSERT_LE(0, fs->fd);
 	fs->avail = dma_avail(fs->p.iommu);
 	fs->locked = proc_locked_kb();
+
+	return NULL;
 }
 
 static void fs_close(struct fs *fs)
 {
 	fs_unmount(fs);
-	if (!fs->why || strcmp(fs->why, NO_DEVICE))
-		p2p_close(&fs->p);
+	p2p_close(&fs->p);
 }
 
 static void *fs_mmap(const struct fs *fs, int prot, int flags)
@@ -273,12 +273,13 @@ FIXTURE_VARIANT_ADD(dax, private_untouched) {
 FIXTURE_SETUP(dax)
 {
 	struct fs *fs = &self->fs;
+	const char *missing;
 	struct statx st;
 	size_t i;
 
-	fs_open(_metadata, fs, "dax");
-	if (fs->why)
-		return;
+	missing = fs_open(_metadata, fs, "dax");
+	if (missing)
+		SKIP(return, "%s", missing);
 
 	ASSERT_EQ(0, statx(fs->fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &st));
 	ASSERT_TRUE(st.stx_attributes & STATX_ATTR_DAX);
@@ -300,12 +301,8 @@ FIXTURE_TEARDOWN(dax)
 TEST_F_TIMEOUT(dax, fs_dax_is_refused, TIMEOUT)
 {
 	struct fs *fs = &self->fs;
-	struct iommu *iommu;
+	struct iommu *iommu = fs->p.iommu;
 
-	if (fs->why)
-		SKIP(return, "%s", fs->why);
-
-	iommu = fs->p.iommu;
 	EXPECT_EQ(-EOPNOTSUPP, dma_map(iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_RO));
 	expect_nothing_mapped(_metadata, fs);
 	if (variant->prot & PROT_WRITE) {
@@ -324,9 +321,6 @@ TEST_F_TIMEOUT(dax, ram_beside_fs_dax_is_refused, TIMEOUT)
 {
 	struct fs *fs = &self->fs;
 	void *area;
-
-	if (fs->why)
-		SKIP(return, "%s", fs->why);
 
 	area = ram_alloc(2 * FILE_SIZE);
 	ASSERT_NE(NULL, area);
@@ -354,10 +348,11 @@ FIXTURE(file) {
 FIXTURE_SETUP(file)
 {
 	struct fs *fs = &self->fs;
+	const char *missing;
 
-	fs_open(_metadata, fs, "");
-	if (fs->why)
-		return;
+	missing = fs_open(_metadata, fs, "");
+	if (missing)
+		SKIP(return, "%s", missing);
 
 	fs->mem = fs_mmap(fs, PROT_READ | PROT_WRITE, MAP_SHARED);
 	ASSERT_NE(NULL, fs->mem);
@@ -407,9 +402,6 @@ TEST_F_TIMEOUT(file, page_cache_keeps_the_pages, TIMEOUT)
 	struct fs *fs = &self->fs;
 	int other;
 
-	if (fs->why)
-		SKIP(return, "%s", fs->why);
-
 	other = fs_create(fs, "other");
 	ASSERT_LE(0, other);
 	ASSERT_EQ(0, dma_map(fs->p.iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_RO));
@@ -454,9 +446,6 @@ TEST_F_TIMEOUT(file, pages_of_a_file_stay, TIMEOUT)
 	int status;
 	void *to;
 
-	if (fs->why)
-		SKIP(return, "%s", fs->why);
-
 	ASSERT_EQ(0, dma_map(fs->p.iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_RO));
 	EXPECT_EQ(1, p2p_reads(&fs->p, IOVA_BAR, fs->mem));
 	ASSERT_EQ(0, touched_pages_of(fs->mem, pages, before));
@@ -499,9 +488,6 @@ TEST_F_TIMEOUT(file, file_is_written_or_refused, TIMEOUT)
 	char bytes[SPAN];
 	int ret;
 
-	if (fs->why)
-		SKIP(return, "%s", fs->why);
-
 	ret = dma_map(fs->p.iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_RW);
 	ASSERT_EQ(kernel_since(6, 5) ? -EFAULT : 0, ret);
 	if (!ret) {
@@ -521,9 +507,6 @@ TEST_F_TIMEOUT(file, file_is_written_or_refused, TIMEOUT)
 TEST_F_TIMEOUT(file, truncated_pages_are_the_devices_alone, TIMEOUT)
 {
 	struct fs *fs = &self->fs;
-
-	if (fs->why)
-		SKIP(return, "%s", fs->why);
 
 	ASSERT_EQ(0, dma_map(fs->p.iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_RO));
 	ASSERT_EQ(0, ftruncate(fs->fd, 0));

@@ -40,8 +40,6 @@ struct pin_info {
 
 FIXTURE(mdev) {
 	struct p2p p;
-	int ret;
-	bool created;
 	char create[128];	/* file that makes a mediated device */
 	struct iommu *iommu;
 	struct vfio_pci_device *mdev;
@@ -145,17 +143,16 @@ static void set_up(struct __test_metadata *_metadata, struct _test_data_mdev *se
 		   const struct _fixture_variant_mdev *variant)
 {
 	u64 bar_at = variant->mixed ? SZ_64K : 0;
+	int ret = p2p_open(&self->p, &want_mem);
 
-	self->ret = p2p_open(&self->p, &want_mem);
-	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
-	if (self->ret)
-		return;
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	if (ret)
+		SKIP(return, NO_MDEV);
 	load_module();
 	if (!find_type(self->create, sizeof(self->create)))
-		return;
+		SKIP(return, NO_MDEV);
 
 	ASSERT_EQ(0, write_text(self->create, UUID));
-	self->created = true;
 
 	self->size = variant->mixed ? 3 * SZ_64K : SZ_64K;
 	self->area = ram_alloc(self->size);
@@ -172,12 +169,9 @@ static void tear_down(struct _test_data_mdev *self)
 {
 	dev_close(&self->mdev);
 	iommu_close(&self->iommu);
-	if (self->created) {
-		mdev_remove(UUID);
-		munmap(self->area, self->size);
-	}
-	if (!self->ret)
-		p2p_close(&self->p);
+	mdev_remove(UUID);
+	munmap(self->area, self->size);
+	p2p_close(&self->p);
 }
 
 FIXTURE_SETUP(mdev)
@@ -201,8 +195,6 @@ static void open_alone(struct __test_metadata *_metadata, struct _test_data_mdev
 static bool open_alone_with_another(struct __test_metadata *_metadata,
 				    struct _test_data_mdev *self, char *bdf)
 {
-	if (!self->created)
-		SKIP(return false, NO_MDEV);
 	if (pci_find(&want_testdev, 0, bdf) < 0)
 		SKIP(return false, NEEDS("a pci-testdev"));
 
@@ -257,8 +249,6 @@ static void expect_kept(struct __test_metadata *_metadata, struct _test_data_mde
 /* D9: a container of its own, without an IOMMU: the pin is the only use of the memory */
 TEST_F_TIMEOUT(mdev, release_drops_what_is_only_pinned, 120)
 {
-	if (!self->created)
-		SKIP(return, NO_MDEV);
 	open_alone(_metadata, self);
 
 	map_and_pin(_metadata, self, variant, self->iommu);
@@ -271,8 +261,6 @@ TEST_F_TIMEOUT(mdev, release_drops_what_is_only_pinned, 120)
 /* D9, D4: mapped to an IOMMU too */
 TEST_F_TIMEOUT(mdev, release_leaves_what_is_pinned_beside_it, 120)
 {
-	if (!self->created)
-		SKIP(return, NO_MDEV);
 	ASSERT_EQ(0, mdev_open(&self->mdev, UUID, self->p.iommu));
 
 	map_and_pin(_metadata, self, variant, self->p.iommu);
@@ -293,8 +281,6 @@ TEST_F_TIMEOUT(mdev, unmap_unpins, 120)
 {
 	struct pin_info info;
 
-	if (!self->created)
-		SKIP(return, NO_MDEV);
 	open_alone(_metadata, self);
 
 	map_and_pin(_metadata, self, variant, self->iommu);
@@ -313,8 +299,6 @@ TEST_F_TIMEOUT(mdev, pin_of_disabled_memory_is_refused, 120)
 {
 	int ret;
 
-	if (!self->created)
-		SKIP(return, NO_MDEV);
 	open_alone(_metadata, self);
 
 	ASSERT_EQ(0, dma_map(self->iommu, IOVA_BAR, self->area, self->size, DMA_RW));
@@ -460,8 +444,6 @@ TEST_F_TIMEOUT(mdev, memory_of_another_process_is_pinned, 120)
 	pid_t pid;
 	int sock;
 
-	if (!self->created)
-		SKIP(return, NO_MDEV);
 	open_alone(_metadata, self);
 
 	mem = ram_alloc(SZ_64K);
@@ -494,8 +476,6 @@ TEST_F_TIMEOUT(mdev, fs_dax_of_another_process_is_refused, 120)
 	int sock;
 	int fd;
 
-	if (!self->created)
-		SKIP(return, NO_MDEV);
 	why = pmem_mount(dir, "dax");
 	if (why)
 		SKIP(return, "%s", why);
@@ -527,8 +507,6 @@ TEST_F_TIMEOUT(mdev, memory_of_a_mediated_device_is_refused, 120)
 	u64 last = self->size - SZ_4K;
 	void *mem;
 
-	if (!self->created)
-		SKIP(return, NO_MDEV);
 	ASSERT_EQ(0, mdev_open(&self->mdev, UUID, self->p.iommu));
 	mem = mmap(self->area + last, SZ_4K, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
 		   self->mdev->fd, 0);
@@ -635,8 +613,7 @@ FIXTURE_SETUP(race)
 FIXTURE_TEARDOWN(race)
 {
 	dev_close(&self->visitor);
-	if (self->mdev.created)
-		mdev_remove(VISITOR_UUID);
+	mdev_remove(VISITOR_UUID);
 	tear_down(&self->mdev);
 }
 
@@ -650,8 +627,6 @@ TEST_F_TIMEOUT(race, release_racing_unmap_with_pins, 240)
 	int64_t avail;
 	int round, i;
 
-	if (!m->created)
-		SKIP(return, NO_MDEV);
 	ASSERT_EQ(0, mdev_open(&m->mdev, UUID, p->iommu));
 	ASSERT_EQ(0, write_text(m->create, VISITOR_UUID));
 	ASSERT_EQ(0, mdev_open(&self->visitor, VISITOR_UUID, p->iommu));

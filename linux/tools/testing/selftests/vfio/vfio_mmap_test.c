@@ -31,15 +31,13 @@ struct bar {
 	uint64_t phys;
 	uint64_t size;
 	void *bar;
-	bool missing;
 };
 
 static void bar_open(struct __test_metadata *_metadata, struct bar *b,
 		     const struct pci_want *want, int index)
 {
-	b->missing = true;
 	if (pci_find(want, 0, b->bdf) < 0 || pci_bar(b->bdf, index, &b->phys, &b->size))
-		return;
+		SKIP(return, NO_BAR);
 
 	/* Enough to have several pages, where there are */
 	if (b->size > SZ_64K)
@@ -48,14 +46,13 @@ static void bar_open(struct __test_metadata *_metadata, struct bar *b,
 	b->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	ASSERT_EQ(0, dev_open(&b->dev, b->bdf, b->iommu));
 	if (!region_can_mmap(b->dev->fd, index))
-		return;
+		SKIP(return, NO_BAR);
 
 	vfio_pci_cmd_set(b->dev, PCI_COMMAND_MEMORY);
 	b->bar = bar_mmap(b->dev->fd, index, PROT_READ | PROT_WRITE, 0, b->size);
 	ASSERT_NE(NULL, b->bar);
 	ASSERT_EQ(0, bus_read32(b->bar, NULL));
 	ASSERT_EQ(0, bus_read32(b->bar + b->size - SZ_4K, NULL));
-	b->missing = false;
 }
 
 static void bar_close(struct bar *b)
@@ -105,9 +102,6 @@ TEST_F_TIMEOUT(bar, unreachable_while_memory_is_disabled, TIMEOUT)
 {
 	int i;
 
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
-
 	for (i = 0; i < 3; i++) {
 		vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
 		expect_gone(_metadata, self->b.bar, self->b.size);
@@ -121,9 +115,6 @@ TEST_F_TIMEOUT(bar, every_mmap_of_every_open_is_unreachable, TIMEOUT)
 {
 	void *same, *other;
 	int fd;
-
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 
 	fd = dev_get_fd(self->b.dev);
 	ASSERT_LE(0, fd);
@@ -220,9 +211,6 @@ TEST_F_TIMEOUT(bar, unreachable_in_a_forked_child, TIMEOUT)
 {
 	struct reader touched, untouched;
 
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
-
 	ASSERT_EQ(0, reader_start(&touched, self->b.bar, true));
 	ASSERT_EQ(0, reader_start(&untouched, self->b.bar, false));
 
@@ -243,9 +231,6 @@ TEST_F_TIMEOUT(bar, unreachable_in_a_forked_child, TIMEOUT)
 TEST_F_TIMEOUT(bar, unreachable_in_a_child_alone, TIMEOUT)
 {
 	struct reader r;
-
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 
 	ASSERT_EQ(0, reader_start(&r, self->b.bar, true));
 	ASSERT_EQ(0, munmap(self->b.bar, self->b.size));
@@ -271,9 +256,6 @@ TEST_F_TIMEOUT(bar, unreachable_after_mremap, TIMEOUT)
 {
 	void *moved;
 
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
-
 	moved = move(self->b.bar, self->b.size);
 	ASSERT_NE(NULL, moved);
 	vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
@@ -293,8 +275,6 @@ TEST_F_TIMEOUT(bar, unreachable_after_mremap, TIMEOUT)
 /* A2: what a munmap() in the middle leaves are two mappings */
 TEST_F_TIMEOUT(bar, unreachable_after_partial_munmap, TIMEOUT)
 {
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 	if (self->b.size < 3 * SZ_4K)
 		SKIP(return, "the BAR has less than three pages");
 
@@ -317,9 +297,6 @@ TEST_F_TIMEOUT(bar, unreachable_after_partial_munmap, TIMEOUT)
 /* A2: and mprotect() splits and merges them */
 TEST_F_TIMEOUT(bar, unreachable_after_mprotect, TIMEOUT)
 {
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
-
 	ASSERT_EQ(0, mprotect(self->b.bar, SZ_4K, PROT_READ));
 	EXPECT_EQ(0, bus_read32(self->b.bar, NULL));
 	vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
@@ -358,9 +335,6 @@ TEST_F_TIMEOUT(bar, file_offset_of_an_mmap_is_the_regions, TIMEOUT)
 {
 	struct vfio_region_info info;
 
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
-
 	ASSERT_EQ(0, region_info(self->b.dev->fd, variant->index, &info));
 	EXPECT_EQ((long long)info.offset, mapping_offset(self->b.bar));
 	EXPECT_EQ(0, bus_read32(self->b.bar, NULL));
@@ -383,8 +357,6 @@ TEST_F_TIMEOUT(bar, other_devices_stay_reachable, TIMEOUT)
 	int other_bar;
 	void *bar;
 
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 	other_bar = pci_find(&want_mem, 0, bdf);
 	if (!strcmp(bdf, self->b.bdf))
 		other_bar = pci_find(&want_mem, 1, bdf);
@@ -555,9 +527,6 @@ TEST_F_TIMEOUT(stress, concurrent_faults_on_one_page_are_safe, TIMEOUT)
 	struct touch t = { .bar = self->b.bar, .size = self->b.size };
 	int i, round;
 
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
-
 	ASSERT_EQ(0, pthread_barrier_init(&t.barrier, NULL, READERS + 1));
 	for (i = 0; i < READERS; i++)
 		ASSERT_EQ(0, pthread_create(&t.thread[i], NULL, touch_once_thread, &t));
@@ -580,9 +549,6 @@ TEST_F_TIMEOUT(stress, concurrent_faults_raise_sigbus_only_while_disabled, TIMEO
 {
 	struct touch t;
 	int i;
-
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 
 	ASSERT_EQ(0, touch_start(&t, self->b.bar, self->b.size, false));
 	for (i = 0; i < 30; i++) {
@@ -610,9 +576,6 @@ TEST_F_TIMEOUT(stress, fork_and_exit_while_memory_is_toggled, TIMEOUT)
 	int i, n, status;
 	void *moved;
 	pid_t pid;
-
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 
 	/* Shared, so that children count as the threads do */
 	t = mmap(NULL, sizeof(*t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -668,9 +631,6 @@ TEST_F_TIMEOUT(stress, read_and_write_with_a_bar_as_the_buffer, TIMEOUT)
 	ssize_t n;
 	int i;
 
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
-
 	ASSERT_EQ(0, region_info(self->b.dev->fd, 0, &info));
 	ASSERT_EQ(0, touch_start(&t, self->b.bar, self->b.size, false));
 	for (i = 0; i < 30; i++) {
@@ -702,7 +662,6 @@ FIXTURE(reset) {
 	char bdf[BDF_LEN];
 	void *bar;
 	size_t size;
-	bool missing;
 };
 
 FIXTURE_VARIANT(reset) {
@@ -716,20 +675,18 @@ FIXTURE_VARIANT_ADD(reset, e1000e) { .want = &want_e1000e, .resets = 20 };
 
 FIXTURE_SETUP(reset)
 {
-	self->missing = true;
 	if (pci_find(variant->want, 0, self->bdf) < 0)
-		return;
+		SKIP(return, NO_RESET);
 
 	self->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	ASSERT_EQ(0, dev_open(&self->dev, self->bdf, self->iommu));
 	if (!dev_can_reset(self->dev))
-		return;
+		SKIP(return, NO_RESET);
 
 	vfio_pci_cmd_set(self->dev, PCI_COMMAND_MEMORY);
 	self->size = SZ_64K;
 	self->bar = bar_mmap(self->dev->fd, 0, PROT_READ | PROT_WRITE, 0, self->size);
 	ASSERT_NE(NULL, self->bar);
-	self->missing = false;
 }
 
 FIXTURE_TEARDOWN(reset)
@@ -743,9 +700,6 @@ TEST_F_TIMEOUT(reset, faults_wait_for_a_reset, TIMEOUT)
 {
 	struct touch t;
 	int i;
-
-	if (self->missing)
-		SKIP(return, NO_RESET);
 
 	ASSERT_EQ(0, touch_start(&t, self->bar, self->size, true));
 	for (i = 0; i < variant->resets; i++) {
@@ -765,9 +719,6 @@ TEST_F_TIMEOUT(reset, faults_wait_for_a_hot_reset, TIMEOUT)
 {
 	int i, ret, busy = 0, done = 0;
 	struct touch t;
-
-	if (self->missing)
-		SKIP(return, NO_RESET);
 
 	ret = dev_hot_reset(self->dev);
 	if (ret == -ENODEV || ret == -ENOTTY)
@@ -798,9 +749,6 @@ TEST_F_TIMEOUT(reset, system_calls_wait_for_a_reset, TIMEOUT)
 	int i, fd[2], status;
 	char buf[64];
 	pid_t pid;
-
-	if (self->missing)
-		SKIP(return, NO_RESET);
 
 	ASSERT_EQ(0, pipe(fd));
 	pid = fork();

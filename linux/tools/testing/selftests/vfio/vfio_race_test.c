@@ -31,19 +31,20 @@
 /* Device A in its container; B is opened by the tests */
 FIXTURE(race) {
 	struct p2p p;
-	int ret;
 };
 
 FIXTURE_SETUP(race)
 {
-	self->ret = p2p_open(&self->p, &want_mem);
-	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
+	int ret = p2p_open(&self->p, &want_mem);
+
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	if (ret)
+		SKIP(return, NO_DEVICES);
 }
 
 FIXTURE_TEARDOWN(race)
 {
-	if (!self->ret)
-		p2p_close(&self->p);
+	p2p_close(&self->p);
 }
 
 static void nap(int round)
@@ -178,11 +179,8 @@ static void crowd_judge(struct __test_metadata *_metadata, const struct crowd *c
 TEST_F_TIMEOUT(race, map_racing_release_leaves_no_mapping, TIMEOUT)
 {
 	struct crowd c = { .slots = 32, .keep = true };
-	int64_t avail = self->ret ? 0 : dma_avail(self->p.iommu);
+	int64_t avail = dma_avail(self->p.iommu);
 	int round, left = 0;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	c.iommu = self->p.iommu;
 	for (round = 0; round < 40; round++) {
@@ -214,9 +212,6 @@ TEST_F_TIMEOUT(race, map_and_unmap_racing_release_leave_no_mapping, TIMEOUT)
 	struct crowd c = { .slots = 32 };
 	int round, left = 0;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	c.iommu = self->p.iommu;
 	for (round = 0; round < 40; round++) {
 		ASSERT_EQ(0, p2p_open_peer(&self->p));
@@ -242,9 +237,6 @@ TEST_F_TIMEOUT(race, unmap_racing_release, TIMEOUT)
 	int round, nr, left = 0;
 	unsigned int slot;
 	int64_t avail;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	avail = dma_avail(self->p.iommu);
 	c.iommu = self->p.iommu;
@@ -292,9 +284,6 @@ TEST_F_TIMEOUT(race, group_leaves_only_after_the_mappings_are_gone, TIMEOUT)
 	pthread_t thread;
 	void *bar, *ret;
 	int round;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	for (round = 0; round < 40; round++) {
 		ASSERT_EQ(0, p2p_open_peer(&self->p));
@@ -346,7 +335,7 @@ TEST_F_TIMEOUT(race, groups_come_and_go_during_release, TIMEOUT)
 	void *bar;
 
 	/* Not in a slot, which would be reset at each visit */
-	if (self->ret || pci_find(&want_mem, 1, v.bdf) < 0)
+	if (pci_find(&want_mem, 1, v.bdf) < 0)
 		SKIP(return, NO_VISITOR);
 
 	v.iommu = self->p.iommu;
@@ -387,9 +376,6 @@ TEST_F_TIMEOUT(race, close_of_the_mappers_container_racing_release, TIMEOUT)
 	pthread_t thread;
 	void *bar;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	group_patience_ms = 0;
 	for (round = 0; round < 40; round++) {
@@ -428,9 +414,6 @@ TEST_F_TIMEOUT(race, mapper_and_owner_are_killed_together, TIMEOUT)
 	pid_t pid, mapper, owner;
 	void *bar;
 	char c;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	p2p_close(&self->p);
 	for (round = 0; round < 15; round++) {
@@ -504,9 +487,6 @@ TEST_F_TIMEOUT(race, sigkill_in_the_middle_of_map_and_unmap, TIMEOUT)
 	pid_t pid;
 	char b = 0;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	c.iommu = self->p.iommu;
 	for (round = 0; round < 20; round++) {
 		ASSERT_EQ(0, pipe(ready));
@@ -562,9 +542,6 @@ TEST_F_TIMEOUT(race, map_racing_disable_and_faults, TIMEOUT)
 	pthread_t thread;
 	int round;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	c.iommu = self->p.iommu;
 	c.bar = p2p_bar(&self->p, 0, STRIDE);
@@ -588,7 +565,7 @@ TEST_F_TIMEOUT(race, map_racing_reset_and_faults, TIMEOUT)
 	pthread_t thread;
 	int round, ret;
 
-	if (self->ret || pci_find(&want_mem_slot, 0, self->p.bdf_b) < 0)
+	if (pci_find(&want_mem_slot, 0, self->p.bdf_b) < 0)
 		SKIP(return, NEEDS("an edu device and one with memory in a slot"));
 
 	self->p.bar = pci_find(&want_mem_slot, 0, self->p.bdf_b);
@@ -646,10 +623,8 @@ TEST_F_TIMEOUT(race, disable_in_the_midst_of_a_map, TIMEOUT)
 	CPU_ZERO(&one);
 	CPU_SET(sched_getcpu(), &one);
 	ASSERT_EQ(0, sched_setaffinity(0, sizeof(one), &one));
-	if (!self->ret)
-		p2p_close(&self->p);
-	self->ret = p2p_open(&self->p, &want_mem_1g);
-	if (self->ret)
+	p2p_close(&self->p);
+	if (p2p_open(&self->p, &want_mem_1g))
 		SKIP(return, NO_DEVICES);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
@@ -710,9 +685,6 @@ TEST_F_TIMEOUT(race, unmap_while_memory_comes_and_goes, TIMEOUT)
 	int round, ret, left = 0;
 	void *bar;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	bar = p2p_bar(&self->p, 0, STRIDE);
 	ASSERT_NE(NULL, bar);
@@ -738,9 +710,6 @@ TEST_F_TIMEOUT(race, device_is_reopened_at_once, TIMEOUT)
 	int round, rounds = 300;
 	void *bar;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	group_patience_ms = 0;
 	for (round = 0; round < rounds; round++) {
 		ASSERT_EQ(0, p2p_open_peer(&self->p));
@@ -761,9 +730,6 @@ TEST_F_TIMEOUT(race, containers_are_reopened_at_once, TIMEOUT)
 	struct iommu *iommu;
 	int round, rounds = 150;
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	p2p_close(&self->p);
 	group_patience_ms = 0;
@@ -795,9 +761,6 @@ TEST_F_TIMEOUT(race, release_of_thousands_of_mappings, TIMEOUT)
 	size_t i;
 	void *bar;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	avail = dma_avail(self->p.iommu);
 	for (i = 0; i < ARRAY_SIZE(counts); i++) {
 		ASSERT_EQ(0, p2p_open_peer(&self->p));
@@ -827,9 +790,6 @@ TEST_F_TIMEOUT(race, map_racing_the_end_of_the_container, TIMEOUT)
 	struct iommu *iommu;
 	int round, ret = 0;
 	struct crowd c = { .slots = 32, .may_end = true };
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	ASSERT_EQ(0, p2p_open_peer_in(&self->p, iommu));
@@ -905,7 +865,7 @@ TEST_F_TIMEOUT(race, open_racing_the_moves_of_the_group, TIMEOUT)
 	unsigned int i;
 
 	/* Not in a slot, which would be reset at each open */
-	if (self->ret || pci_find(&want_mem, 1, bdf) < 0)
+	if (pci_find(&want_mem, 1, bdf) < 0)
 		SKIP(return, NO_VISITOR);
 
 	ASSERT_EQ(0, dev_prepare(bdf));

@@ -53,7 +53,6 @@
 /* A range of memory that may be mapped at IOVA_RAM, and the pages it had then */
 struct ram {
 	struct p2p p;
-	const char *why;	/* it cannot be tested */
 	void *mem;
 	int fd;
 	uint64_t pfn[PAGES];
@@ -61,25 +60,26 @@ struct ram {
 	long locked;
 };
 
-static void ram_open(struct __test_metadata *_metadata, struct ram *r)
+/* Says whether there is a device */
+static bool ram_open(struct __test_metadata *_metadata, struct ram *r)
 {
 	int ret = p2p_open(&r->p, &want_edu);
 
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	r->why = ret ? NO_DEVICE : NULL;
-	r->fd = -1;
 	if (ret)
-		return;
+		return false;
 
+	r->fd = -1;
 	r->avail = dma_avail(r->p.iommu);
 	r->locked = proc_locked_kb();
+
+	return true;
 }
 
 static void ram_close(struct ram *r)
 {
 	fd_close(&r->fd);
-	if (!r->why || strcmp(r->why, NO_DEVICE))
-		p2p_close(&r->p);
+	p2p_close(&r->p);
 }
 
 /* How many of the pages are not those that were mapped for DMA?  All are touched first */
@@ -348,13 +348,10 @@ FIXTURE_SETUP(ram)
 	const struct ram_kind *kind = &variant->kind;
 	struct ram *r = &self->r;
 
-	ram_open(_metadata, r);
-	if (r->why)
-		return;
-
-	r->why = ram_is_missing(kind);
-	if (r->why)
-		return;
+	if (!ram_open(_metadata, r))
+		SKIP(return, NO_DEVICE);
+	if (ram_is_missing(kind))
+		SKIP(return, "%s", ram_is_missing(kind));
 
 	r->mem = ram_of_kind(kind, &r->fd);
 	ASSERT_NE(NULL, r->mem);
@@ -372,9 +369,6 @@ TEST_F_TIMEOUT(ram, child_writes_first, TIMEOUT)
 	const uint8_t seen = variant->kind.shared ? THEIRS : OURS;
 	struct ram *r = &self->r;
 	struct child child;
-
-	if (r->why)
-		SKIP(return, "%s", r->why);
 
 	ram_map(_metadata, r, DMA_RW);
 	ASSERT_EQ(0, child_start(&child, r));
@@ -394,9 +388,6 @@ TEST_F_TIMEOUT(ram, parent_writes_first, TIMEOUT)
 	struct ram *r = &self->r;
 	struct child child;
 
-	if (r->why)
-		SKIP(return, "%s", r->why);
-
 	ram_map(_metadata, r, DMA_RW);
 	ASSERT_EQ(0, child_start(&child, r));
 	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
@@ -415,9 +406,6 @@ TEST_F_TIMEOUT(ram, mapped_while_a_child_shares_it, TIMEOUT)
 	struct ram *r = &self->r;
 	struct child child;
 
-	if (r->why)
-		SKIP(return, "%s", r->why);
-
 	ASSERT_EQ(0, child_start(&child, r));
 	ram_map(_metadata, r, DMA_RW);
 	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
@@ -433,8 +421,6 @@ TEST_F_TIMEOUT(ram, each_unmaps_a_half, TIMEOUT)
 	struct ram *r = &self->r;
 	struct child child;
 
-	if (r->why)
-		SKIP(return, "%s", r->why);
 	if (variant->kind.hugetlb)
 		SKIP(return, "half a hugetlb page cannot be unmapped");
 
@@ -457,9 +443,6 @@ TEST_F_TIMEOUT(ram, mremap_takes_the_pages_along, TIMEOUT)
 {
 	struct ram *r = &self->r;
 	void *from, *to;
-
-	if (r->why)
-		SKIP(return, "%s", r->why);
 
 	ram_map(_metadata, r, DMA_RW);
 	from = r->mem;
@@ -489,9 +472,6 @@ TEST_F_TIMEOUT(ram, mprotect_off_and_on, TIMEOUT)
 	struct ram *r = &self->r;
 	size_t i;
 
-	if (r->why)
-		SKIP(return, "%s", r->why);
-
 	ram_map(_metadata, r, DMA_RW);
 	for (i = 0; i < ARRAY_SIZE(prots); i++) {
 		ASSERT_EQ(0, mprotect(r->mem, SIZE, prots[i]));
@@ -514,9 +494,6 @@ TEST_F_TIMEOUT(ram, dontfork, TIMEOUT)
 	struct ram *r = &self->r;
 	struct child child;
 
-	if (r->why)
-		SKIP(return, "%s", r->why);
-
 	ram_map(_metadata, r, DMA_RW);
 	ASSERT_EQ(0, madvise(r->mem, variant->kind.hugetlb ? SIZE : HALF, MADV_DONTFORK));
 	ASSERT_EQ(0, child_start(&child, r));
@@ -537,8 +514,6 @@ TEST_F_TIMEOUT(ram, move_pages_leaves_it_where_it_is, TIMEOUT)
 	void *other;
 	int fd;
 
-	if (r->why)
-		SKIP(return, "%s", r->why);
 	if (pages_cannot_move(r->mem))
 		SKIP(return, "%s", pages_cannot_move(r->mem));
 
@@ -561,8 +536,6 @@ TEST_F_TIMEOUT(ram, one_thing_after_the_other, TIMEOUT)
 	struct child child, other;
 	void *to;
 
-	if (r->why)
-		SKIP(return, "%s", r->why);
 	if (variant->kind.hugetlb)
 		SKIP(return, "half a hugetlb page cannot be unmapped");
 
@@ -646,8 +619,6 @@ TEST_F_TIMEOUT(ram, pages_are_moved_all_the_while, TIMEOUT)
 	void *more;
 	int n, fd;
 
-	if (r->why)
-		SKIP(return, "%s", r->why);
 	if (pages_cannot_move(r->mem))
 		SKIP(return, "%s", pages_cannot_move(r->mem));
 
@@ -694,9 +665,6 @@ TEST_F_TIMEOUT(ram, mapping_is_charged_while_it_lasts, TIMEOUT)
 {
 	struct ram *r = &self->r;
 
-	if (r->why)
-		SKIP(return, "%s", r->why);
-
 	ram_map(_metadata, r, DMA_RW);
 	EXPECT_EQ(r->locked + SIZE / SZ_1K, proc_locked_kb());
 	EXPECT_EQ(r->avail - 1, dma_avail(r->p.iommu));
@@ -724,9 +692,6 @@ TEST_F_TIMEOUT(ram, discarded_memory_is_the_devices_alone, TIMEOUT)
 {
 	struct ram *r = &self->r;
 	void *more;
-
-	if (r->why)
-		SKIP(return, "%s", r->why);
 
 	ram_map(_metadata, r, DMA_RW);
 	if (variant->kind.shared) {
@@ -821,13 +786,10 @@ FIXTURE_SETUP(readonly)
 	const struct ram_kind *kind = &variant->kind;
 	struct ram *r = &self->r;
 
-	ram_open(_metadata, r);
-	if (r->why)
-		return;
-
-	r->why = ram_is_missing(kind);
-	if (r->why)
-		return;
+	if (!ram_open(_metadata, r))
+		SKIP(return, NO_DEVICE);
+	if (ram_is_missing(kind))
+		SKIP(return, "%s", ram_is_missing(kind));
 
 	if (variant->file) {
 		r->mem = ram_reserve(SIZE);
@@ -860,9 +822,6 @@ TEST_F_TIMEOUT(readonly, device_sees_later_writes, TIMEOUT)
 	struct ram *r = &self->r;
 	struct child child;
 
-	if (r->why)
-		SKIP(return, "%s", r->why);
-
 	if (variant->read_only)
 		ASSERT_EQ(0, mprotect(r->mem, SIZE, PROT_READ));
 	if (variant->forked)
@@ -887,9 +846,6 @@ TEST_F_TIMEOUT(readonly, device_does_not_write, TIMEOUT)
 	struct ram *r = &self->r;
 	uint8_t before;
 	void *file;
-
-	if (r->why)
-		SKIP(return, "%s", r->why);
 
 	if (variant->read_only)
 		ASSERT_EQ(0, mprotect(r->mem, SIZE, PROT_READ));
@@ -925,7 +881,8 @@ FIXTURE(pages) {
 
 FIXTURE_SETUP(pages)
 {
-	ram_open(_metadata, &self->r);
+	if (!ram_open(_metadata, &self->r))
+		SKIP(return, NO_DEVICE);
 }
 
 FIXTURE_TEARDOWN(pages)
@@ -943,8 +900,6 @@ TEST_F_TIMEOUT(pages, compaction_leaves_it_where_it_is, TIMEOUT)
 	int tries;
 	void *all;
 
-	if (r->why)
-		SKIP(return, "%s", r->why);
 	if (access("/proc/sys/vm/compact_memory", W_OK))
 		SKIP(return, "this kernel has no compaction");
 
@@ -1003,8 +958,6 @@ TEST_F_TIMEOUT(pages, khugepaged_leaves_it_as_it_is, TIMEOUT)
 	int fd, scans;
 	void *other;
 
-	if (r->why)
-		SKIP(return, "%s", r->why);
 	if (access(THP "khugepaged", F_OK))
 		SKIP(return, "this kernel has no khugepaged");
 
@@ -1043,8 +996,6 @@ TEST_F_TIMEOUT(pages, huge_page_is_split, TIMEOUT)
 	void *other;
 	int fd;
 
-	if (r->why)
-		SKIP(return, "%s", r->why);
 	if (ram_is_missing(&huge))
 		SKIP(return, "%s", ram_is_missing(&huge));
 
@@ -1091,9 +1042,8 @@ FIXTURE_SETUP(locked)
 	const struct ram_kind small = { };
 	struct ram *r = &self->r;
 
-	ram_open(_metadata, r);
-	if (r->why)
-		return;
+	if (!ram_open(_metadata, r))
+		SKIP(return, NO_DEVICE);
 
 	r->mem = ram_of_kind(&small, &r->fd);
 	ASSERT_NE(NULL, r->mem);
@@ -1156,9 +1106,6 @@ TEST_F_TIMEOUT(locked, limit_of_locked_memory, TIMEOUT)
 {
 	struct ram *r = &self->r;
 
-	if (r->why)
-		SKIP(return, "%s", r->why);
-
 	EXPECT_EQ(0, in_child(map_up_to_the_limit, r));
 	expect_nothing_mapped(_metadata, r);
 }
@@ -1167,9 +1114,6 @@ TEST_F_TIMEOUT(locked, limit_of_locked_memory, TIMEOUT)
 TEST_F_TIMEOUT(locked, mapping_that_fails_half_way_is_not_charged, TIMEOUT)
 {
 	struct ram *r = &self->r;
-
-	if (r->why)
-		SKIP(return, "%s", r->why);
 
 	ASSERT_EQ(0, munmap(r->mem + HALF, HALF));
 	EXPECT_EQ(-EFAULT, dma_map(r->p.iommu, IOVA_RAM, r->mem, SIZE, DMA_RW));
@@ -1204,9 +1148,6 @@ TEST_F_TIMEOUT(locked, child_unmaps_what_its_parent_mapped, TIMEOUT)
 {
 	struct ram *r = &self->r;
 
-	if (r->why)
-		SKIP(return, "%s", r->why);
-
 	ram_map(_metadata, r, DMA_RW);
 	EXPECT_EQ(r->locked + SIZE / SZ_1K, proc_locked_kb());
 	EXPECT_EQ(0, in_child(unmap_what_is_not_ours, r));
@@ -1230,9 +1171,6 @@ TEST_F_TIMEOUT(locked, mapping_of_a_process_that_exits, TIMEOUT)
 {
 	struct ram *r = &self->r;
 	void *more;
-
-	if (r->why)
-		SKIP(return, "%s", r->why);
 
 	EXPECT_EQ(0, in_child(map_and_exit, r));
 	EXPECT_EQ(r->locked, proc_locked_kb());
@@ -1258,9 +1196,6 @@ TEST_F_TIMEOUT(locked, closing_the_container_uncharges, TIMEOUT)
 {
 	struct ram *r = &self->r;
 	long scratch;
-
-	if (r->why)
-		SKIP(return, "%s", r->why);
 
 	scratch = r->p.memory.size / SZ_1K;
 	ram_map(_metadata, r, DMA_RW);

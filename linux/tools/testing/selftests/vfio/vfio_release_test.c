@@ -23,27 +23,28 @@
 
 #define TIMEOUT		120
 
+#define NO_DEVICES	NEEDS("an edu device and one with memory")
+#define NO_PEERS	NEEDS("an edu device and two with memory")
+#define NO_CONTAINERS	NEEDS("two edu devices and one with memory")
+
 FIXTURE(release) {
 	struct p2p p;
 	void *bar;
-	int ret;
 };
 
 FIXTURE_SETUP(release)
 {
-	self->ret = p2p_open(&self->p, &want_mem);
-	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
+	int ret = p2p_open(&self->p, &want_mem);
+
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	if (ret)
+		SKIP(return, NO_DEVICES);
 }
 
 FIXTURE_TEARDOWN(release)
 {
-	if (!self->ret)
-		p2p_close(&self->p);
+	p2p_close(&self->p);
 }
-
-#define NO_DEVICES	NEEDS("an edu device and one with memory")
-#define NO_PEERS	NEEDS("an edu device and two with memory")
-#define NO_CONTAINERS	NEEDS("two edu devices and one with memory")
 
 /* Open B and map the first @size bytes of its BAR at IOVA_BAR */
 static void *map_peer(struct __test_metadata *_metadata, struct p2p *p, size_t size)
@@ -109,9 +110,6 @@ static void expect_gone_of_another(struct __test_metadata *_metadata, struct p2p
 /* D3: the last reference to go is the CPU's mapping of the BAR */
 TEST_F_TIMEOUT(release, close_then_munmap_removes_the_mapping, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	self->bar = map_peer(_metadata, &self->p, SZ_1M);
 	expect_mapped(_metadata, &self->p, IOVA_BAR + SZ_64K, SZ_64K);
 
@@ -126,9 +124,6 @@ TEST_F_TIMEOUT(release, close_then_munmap_removes_the_mapping, TIMEOUT)
 /* D3: the last reference to go is the file descriptor */
 TEST_F_TIMEOUT(release, munmap_then_close_removes_the_mapping, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	self->bar = map_peer(_metadata, &self->p, SZ_1M);
 
 	munmap(self->bar, SZ_1M);
@@ -143,9 +138,6 @@ TEST_F_TIMEOUT(release, munmap_then_close_removes_the_mapping, TIMEOUT)
 TEST_F_TIMEOUT(release, mapping_stays_until_the_last_open_is_closed, TIMEOUT)
 {
 	int second, dup_fd;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
 	second = dev_get_fd(self->p.b);
@@ -169,19 +161,20 @@ struct nic {
 
 FIXTURE(nic) {
 	struct nic nic;
-	int ret;
 };
 
 FIXTURE_SETUP(nic)
 {
-	self->ret = p2p_open(&self->nic.p, &want_e1000e);
-	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
+	int ret = p2p_open(&self->nic.p, &want_e1000e);
+
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	if (ret)
+		SKIP(return, NEEDS("an edu device and an e1000e"));
 }
 
 FIXTURE_TEARDOWN(nic)
 {
-	if (!self->ret)
-		p2p_close(&self->nic.p);
+	p2p_close(&self->nic.p);
 }
 
 static void *close_thread(void *arg)
@@ -200,9 +193,6 @@ TEST_F_TIMEOUT(nic, removed_before_the_reset, TIMEOUT)
 	int ret, mapped = 0, gone = 0;
 	pthread_t thread;
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NEEDS("an edu device and an e1000e"));
 
 	/* Not p2p_open_peer(), whose window is larger than this BAR */
 	ASSERT_EQ(0, dev_open(&p->b, p->bdf_b, p->iommu));
@@ -230,9 +220,6 @@ TEST_F_TIMEOUT(nic, removed_before_the_reset, TIMEOUT)
 /* D3: a part of the CPU's mapping keeps the device open, and all of the DMA mapping */
 TEST_F_TIMEOUT(release, partial_munmap_keeps_the_mapping, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	self->bar = map_peer(_metadata, &self->p, SZ_1M);
 	dev_close(&self->p.b);
 
@@ -248,9 +235,6 @@ TEST_F_TIMEOUT(release, partial_munmap_keeps_the_mapping, TIMEOUT)
 TEST_F_TIMEOUT(release, mremap_keeps_the_mapping, TIMEOUT)
 {
 	void *moved;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
 	dev_close(&self->p.b);
@@ -271,9 +255,6 @@ TEST_F_TIMEOUT(release, iova_can_be_mapped_again, TIMEOUT)
 	uint32_t *ram = ram_alloc(SZ_64K);
 	uint64_t phys;
 	int ret;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	ASSERT_NE(NULL, ram);
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
@@ -296,9 +277,6 @@ TEST_F_TIMEOUT(release, entry_limit_is_given_back, TIMEOUT)
 	int64_t before;
 	size_t i;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	before = dma_avail(self->p.iommu);
 	if (before < 0)
 		SKIP(return, "the kernel does not tell how many mappings are left");
@@ -320,9 +298,6 @@ TEST_F_TIMEOUT(release, ram_beside_a_bar_stays, TIMEOUT)
 {
 	long before, base = proc_locked_kb();
 	void *area, *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 
@@ -364,9 +339,6 @@ TEST_F_TIMEOUT(release, many_ranges_in_one_mapping_go_together, TIMEOUT)
 	long before;
 	void *area;
 	int i;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	avail = dma_avail(self->p.iommu);
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
@@ -411,9 +383,6 @@ TEST_F_TIMEOUT(release, many_ranges_in_one_mapping_go_together, TIMEOUT)
 /* D3: while the container keeps a record of the pages that DMA may have written */
 TEST_F_TIMEOUT(release, release_while_dirty_pages_are_tracked, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
 	if (dma_track_dirty(self->p.iommu, true))
 		SKIP(return, "the container cannot track dirty pages");
@@ -433,8 +402,6 @@ TEST_F_TIMEOUT(release, unmap_of_everything_takes_device_memory_too, TIMEOUT)
 	int64_t avail;
 	u64 unmapped;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 	if (!dma_has(self->p.iommu, VFIO_UNMAP_ALL))
 		SKIP(return, "the container cannot unmap everything at once");
 
@@ -470,8 +437,6 @@ TEST_F_TIMEOUT(release, release_after_the_mapping_got_another_address, TIMEOUT)
 {
 	void *other;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 	if (!dma_has(self->p.iommu, VFIO_UPDATE_VADDR))
 		SKIP(return, "the container cannot give a mapping another address");
 
@@ -495,8 +460,6 @@ TEST_F_TIMEOUT(release, release_after_the_mapping_got_another_address, TIMEOUT)
 /* D3: and while it has none */
 TEST_F_TIMEOUT(release, release_while_the_mapping_has_no_address, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 	if (!dma_has(self->p.iommu, VFIO_UPDATE_VADDR))
 		SKIP(return, "the container cannot give a mapping another address");
 
@@ -515,9 +478,6 @@ TEST_F_TIMEOUT(release, release_while_the_mapping_has_no_address, TIMEOUT)
 /* D3: the first version of the interface differs in what may be unmapped only */
 TEST_F_TIMEOUT(release, release_with_the_first_version_of_the_interface, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	p2p_close(&self->p);
 	ASSERT_EQ(0, p2p_open_mode(&self->p, &want_mem, MODE_VFIO_TYPE1_IOMMU));
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
@@ -536,9 +496,6 @@ TEST_F_TIMEOUT(release, other_mappings_stay, TIMEOUT)
 	uint32_t *ram;
 	uint64_t phys;
 	int index;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	index = pci_find(&want_mem, 1, bdf);
 	if (index < 0)
@@ -576,9 +533,6 @@ TEST_F_TIMEOUT(release, every_mapping_of_the_device_goes, TIMEOUT)
 	int left = 0;
 	size_t i;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	self->bar = map_peer(_metadata, &self->p, SZ_1M);
 	for (i = 1; i < 32; i++)
 		ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + i * SZ_1M,
@@ -599,9 +553,6 @@ TEST_F_TIMEOUT(release, reopened_device_is_tracked_again, TIMEOUT)
 {
 	int i;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	for (i = 0; i < 3; i++) {
 		self->bar = map_peer(_metadata, &self->p, SZ_64K);
 		expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
@@ -614,9 +565,6 @@ TEST_F_TIMEOUT(release, reopened_device_is_tracked_again, TIMEOUT)
 TEST_F_TIMEOUT(release, mapping_after_a_long_pause_is_tracked, TIMEOUT)
 {
 	int i;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
 	for (i = 0; i < 3; i++) {
@@ -634,9 +582,6 @@ TEST_F_TIMEOUT(release, mapping_after_a_long_pause_is_tracked, TIMEOUT)
 TEST_F_TIMEOUT(release, unmap_before_release_works_as_ever, TIMEOUT)
 {
 	int64_t before;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	before = dma_avail(self->p.iommu);
 	self->bar = map_peer(_metadata, &self->p, SZ_1M);
@@ -656,9 +601,6 @@ TEST_F_TIMEOUT(release, unmap_before_release_works_as_ever, TIMEOUT)
 /* C3: the group of a mapped device stays in its container until the device is closed */
 TEST_F_TIMEOUT(release, group_cannot_leave_its_container_while_mapped, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
 	EXPECT_EQ(-EBUSY, group_detach(self->p.b));
 
@@ -730,9 +672,6 @@ TEST_F_TIMEOUT(release, exit_removes_the_mapping, TIMEOUT)
 	struct holder h;
 	int status;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	ASSERT_EQ(0, hold_peer(&self->p, &h));
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
@@ -748,9 +687,6 @@ TEST_F_TIMEOUT(release, sigkill_removes_the_mapping, TIMEOUT)
 	struct holder h;
 	int status;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	ASSERT_EQ(0, hold_peer(&self->p, &h));
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
@@ -764,9 +700,6 @@ TEST_F_TIMEOUT(release, exit_of_the_mapper_alone_keeps_the_mapping, TIMEOUT)
 {
 	int status;
 	pid_t pid;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	self->bar = p2p_bar(&self->p, 0, SZ_64K);
@@ -790,9 +723,6 @@ TEST_F_TIMEOUT(release, forked_child_holds_the_device_open, TIMEOUT)
 	int quit[2], status;
 	pid_t pid;
 	char c;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
 	ASSERT_EQ(0, pipe(quit));
@@ -846,9 +776,6 @@ TEST_F_TIMEOUT(release, fd_in_flight_holds_the_device_open, TIMEOUT)
 {
 	int sv[2];
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sv))
 		SKIP(return, "no unix sockets");
 
@@ -871,7 +798,6 @@ FIXTURE(two_devices) {
 	struct vfio_pci_device *c;
 	char bdf_c[BDF_LEN];
 	void *area;
-	int ret;
 };
 
 FIXTURE_VARIANT(two_devices) {
@@ -886,9 +812,8 @@ FIXTURE_SETUP(two_devices)
 	int index;
 
 	index = pci_find(&want_mem, 1, self->bdf_c);
-	self->ret = index < 0 ? index : p2p_open(&self->p, &want_mem);
-	if (self->ret)
-		return;
+	if (index < 0 || p2p_open(&self->p, &want_mem))
+		SKIP(return, NO_PEERS);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	ASSERT_EQ(0, dev_open(&self->c, self->bdf_c, self->p.iommu));
@@ -903,8 +828,6 @@ FIXTURE_SETUP(two_devices)
 
 FIXTURE_TEARDOWN(two_devices)
 {
-	if (self->ret)
-		return;
 	dev_close(&self->c);
 	p2p_close(&self->p);
 }
@@ -917,9 +840,6 @@ TEST_F_TIMEOUT(two_devices, either_release_leaves_the_other, TIMEOUT)
 	void *rest = variant->first ? self->area + SZ_64K : self->area;
 	uint64_t gone = variant->first ? IOVA_BAR : IOVA_BAR + SZ_64K;
 	uint64_t left = variant->first ? IOVA_BAR + SZ_64K : IOVA_BAR;
-
-	if (self->ret)
-		SKIP(return, NO_PEERS);
 
 	EXPECT_NE(0, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 	EXPECT_NE(0, iommu_lookup(self->p.bdf_a, IOVA_BAR + SZ_64K, NULL));
@@ -952,16 +872,12 @@ FIXTURE(two_containers) {
 	char bdf_d[BDF_LEN];
 	struct iommu *iommu;
 	void *bar;
-	int ret;
 };
 
 FIXTURE_SETUP(two_containers)
 {
-	self->ret = pci_find(&want_edu, 1, self->bdf_d);
-	if (self->ret >= 0)
-		self->ret = p2p_open(&self->p, &want_mem);
-	if (self->ret)
-		return;
+	if (pci_find(&want_edu, 1, self->bdf_d) < 0 || p2p_open(&self->p, &want_mem))
+		SKIP(return, NO_CONTAINERS);
 
 	self->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	ASSERT_EQ(0, dev_open(&self->d, self->bdf_d, self->iommu));
@@ -974,8 +890,6 @@ FIXTURE_SETUP(two_containers)
 
 FIXTURE_TEARDOWN(two_containers)
 {
-	if (self->ret)
-		return;
 	dev_close(&self->d);
 	iommu_close(&self->iommu);
 	p2p_close(&self->p);
@@ -984,9 +898,6 @@ FIXTURE_TEARDOWN(two_containers)
 /* D5: the mapping of a device is found in every container */
 TEST_F_TIMEOUT(two_containers, release_reaches_every_container, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_CONTAINERS);
-
 	EXPECT_NE(0, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
@@ -1000,9 +911,6 @@ TEST_F_TIMEOUT(two_containers, release_reaches_every_container, TIMEOUT)
 /* E4: the mapper's container goes first, the device after it */
 TEST_F_TIMEOUT(two_containers, mappers_container_closed_before_the_device, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_CONTAINERS);
-
 	p2p_close_mapper(&self->p);
 	EXPECT_NE(0, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 
@@ -1014,9 +922,6 @@ TEST_F_TIMEOUT(two_containers, mappers_container_closed_before_the_device, TIMEO
 /* E4: the device goes first, then its container, then the mapper's */
 TEST_F_TIMEOUT(two_containers, devices_container_closed_before_the_mappers, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_CONTAINERS);
-
 	p2p_release(&self->p, self->bar, SZ_64K);
 	dev_close(&self->d);
 	iommu_close(&self->iommu);
@@ -1027,9 +932,6 @@ TEST_F_TIMEOUT(two_containers, devices_container_closed_before_the_mappers, TIME
 /* E4: all groups leave the mapper's container, which stays open */
 TEST_F_TIMEOUT(two_containers, mappers_group_leaves_before_the_device, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_CONTAINERS);
-
 	dev_close_fd(self->p.a);
 	ASSERT_EQ(0, group_detach(self->p.a));
 
@@ -1047,9 +949,6 @@ TEST_F_TIMEOUT(two_containers, mappers_group_leaves_before_the_device, TIMEOUT)
 /* D5: a device's memory may be mapped in a container it has left for good */
 TEST_F_TIMEOUT(two_containers, device_moves_to_the_other_container, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_CONTAINERS);
-
 	p2p_release(&self->p, self->bar, SZ_64K);
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	self->bar = p2p_bar(&self->p, 0, SZ_64K);
@@ -1068,9 +967,6 @@ TEST_F_TIMEOUT(two_containers, device_moves_to_the_other_container, TIMEOUT)
 /* D3, D7: a group that joins the container later has the mapping, until the release */
 TEST_F_TIMEOUT(two_containers, release_reaches_a_group_that_joined_later, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_CONTAINERS);
-
 	dev_close(&self->d);
 	ASSERT_EQ(0, dev_open(&self->d, self->bdf_d, self->p.iommu));
 	EXPECT_TRUE(iommu_maps(self->bdf_d, IOVA_BAR, self->p.phys));
@@ -1092,7 +988,6 @@ FIXTURE(opened) {
 	struct iommu *iommu;
 	struct vfio_pci_device *b;
 	struct dma_region region;
-	const char *missing;
 };
 
 FIXTURE_VARIANT(opened) {
@@ -1106,19 +1001,18 @@ FIXTURE_VARIANT_ADD(opened, cdev) { .mode = MODE_IOMMUFD };
 
 FIXTURE_SETUP(opened)
 {
+	const char *missing;
 	int ret;
 
 	ret = p2p_open(&self->p, &want_mem);
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	if (ret) {
-		self->missing = NO_DEVICES;
-		return;
-	}
+	if (ret)
+		SKIP(return, NO_DEVICES);
 
 	ASSERT_EQ(0, dev_prepare(self->p.bdf_b));
-	self->missing = mode_is_missing(variant->mode, self->p.bdf_b);
-	if (self->missing)
-		return;
+	missing = mode_is_missing(variant->mode, self->p.bdf_b);
+	if (missing)
+		SKIP(return, "%s", missing);
 
 	self->iommu = iommu_init(variant->mode);
 	self->b = vfio_pci_device_init(self->p.bdf_b, self->iommu);
@@ -1153,9 +1047,6 @@ static void expect_region_gone(struct __test_metadata *_metadata, struct p2p *p,
 /* D3, D5: however a device was opened, its mappings end with it */
 TEST_F_TIMEOUT(opened, cleanup_removes_the_mapping, TIMEOUT)
 {
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
-
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 	vfio_pci_device_cleanup(self->b);
 	self->b = NULL;
@@ -1167,9 +1058,6 @@ TEST_F_TIMEOUT(opened, the_last_reference_counts, TIMEOUT)
 {
 	void *bar;
 	int fd;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	fd = dup(self->b->fd);
 	ASSERT_LE(0, fd);
@@ -1188,9 +1076,6 @@ TEST_F_TIMEOUT(opened, the_last_reference_counts, TIMEOUT)
 /* E4: what the device was opened in is closed before the device */
 TEST_F_TIMEOUT(opened, iommu_closed_before_the_device, TIMEOUT)
 {
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
-
 	iommu_close(&self->iommu);
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 	vfio_pci_device_cleanup(self->b);
@@ -1201,9 +1086,6 @@ TEST_F_TIMEOUT(opened, iommu_closed_before_the_device, TIMEOUT)
 /* A5, E11: memory that is disabled cannot be mapped, and is mapped again after that */
 TEST_F_TIMEOUT(opened, disabled_memory_is_refused, TIMEOUT)
 {
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
-
 	ASSERT_EQ(0, __iommu_unmap(self->p.iommu, &self->region, NULL));
 	vfio_pci_cmd_clear(self->b, PCI_COMMAND_MEMORY);
 	EXPECT_EQ(-EFAULT, bus_read32(self->region.vaddr, NULL));

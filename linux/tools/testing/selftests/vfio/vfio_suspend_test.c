@@ -79,7 +79,6 @@ FIXTURE(suspend) {
 	void *bar;
 	size_t offset;
 	int64_t avail;
-	bool missing;
 };
 
 FIXTURE_VARIANT(suspend) {
@@ -94,9 +93,8 @@ FIXTURE_SETUP(suspend)
 	int ret = p2p_open(&self->p, variant->nic ? &want_e1000e : &want_mem_slot);
 
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	self->missing = ret;
 	if (ret)
-		return;
+		SKIP(return, NO_DEVICES);
 
 	self->avail = dma_avail(self->p.iommu);
 	self->offset = variant->nic ? NIC_REG : 0;
@@ -105,8 +103,6 @@ FIXTURE_SETUP(suspend)
 
 FIXTURE_TEARDOWN(suspend)
 {
-	if (self->missing)
-		return;
 	close_both(&self->p);
 }
 
@@ -216,9 +212,6 @@ TEST_F_TIMEOUT(suspend, disabled_by_the_command_register, TIMEOUT)
 {
 	int i;
 
-	if (self->missing)
-		SKIP(return, NO_DEVICES);
-
 	expect_mapped();
 	for (i = 0; i < 3; i++) {
 		vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
@@ -234,8 +227,6 @@ TEST_F_TIMEOUT(suspend, disabled_by_the_command_register, TIMEOUT)
 /* G1: a power state in which memory need not answer */
 TEST_F_TIMEOUT(suspend, power_state_d3hot, TIMEOUT)
 {
-	if (self->missing)
-		SKIP(return, NO_DEVICES);
 	if (!dev_find_cap(self->p.b, PCI_CAP_ID_PM))
 		SKIP(return, "the device has no power states");
 
@@ -264,9 +255,6 @@ TEST_F_TIMEOUT(suspend, low_power, TIMEOUT)
 {
 	int ret;
 
-	if (self->missing)
-		SKIP(return, NO_DEVICES);
-
 	ret = dev_feature_set(self->p.b, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY);
 	if (ret == -ENOTTY)
 		SKIP(return, "no low power for this device");
@@ -287,7 +275,6 @@ FIXTURE(away) {
 	struct iommu *iommu;
 	void *bar;
 	int dmas;
-	bool missing;
 };
 
 FIXTURE_VARIANT(away) {
@@ -313,9 +300,8 @@ FIXTURE_SETUP(away)
 	int ret = p2p_open(&self->p, &want_nvme);
 
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	self->missing = ret;
 	if (ret)
-		return;
+		SKIP(return, NO_NVME);
 
 	if (!variant->own)
 		self->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
@@ -332,8 +318,6 @@ FIXTURE_SETUP(away)
 
 FIXTURE_TEARDOWN(away)
 {
-	if (self->missing)
-		return;
 	p2p_close(&self->p);
 	iommu_close(&self->iommu);
 }
@@ -371,9 +355,6 @@ static void expect_back(struct __test_metadata *_metadata, struct _test_data_awa
 /* G1: no DMA lands while memory is disabled, and all of it does afterwards */
 TEST_F_TIMEOUT(away, by_the_command_register, LONG_TIMEOUT)
 {
-	if (self->missing)
-		SKIP(return, NO_NVME);
-
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
 	expect_away(_metadata, self, variant);
 	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
@@ -383,8 +364,6 @@ TEST_F_TIMEOUT(away, by_the_command_register, LONG_TIMEOUT)
 /* G1: in D3hot, where QEMU's devices answer like in D0 */
 TEST_F_TIMEOUT(away, by_the_power_state, LONG_TIMEOUT)
 {
-	if (self->missing)
-		SKIP(return, NO_NVME);
 	ASSERT_NE(0, dev_find_cap(self->p.b, PCI_CAP_ID_PM));
 	if (variant->own)
 		self->dmas = many_dmas();
@@ -398,8 +377,6 @@ TEST_F_TIMEOUT(away, by_the_power_state, LONG_TIMEOUT)
 /* G1: in low power */
 TEST_F_TIMEOUT(away, by_low_power, LONG_TIMEOUT)
 {
-	if (self->missing)
-		SKIP(return, NO_NVME);
 	if (!HAVE_LOW_POWER)
 		SKIP(return, NO_LOW_POWER);
 
@@ -414,8 +391,6 @@ TEST_F_TIMEOUT(away, by_low_power_until_it_is_woken_up, LONG_TIMEOUT)
 {
 	struct pollfd woken = { .events = POLLIN };
 
-	if (self->missing)
-		SKIP(return, NO_NVME);
 	if (!HAVE_LOW_POWER)
 		SKIP(return, NO_LOW_POWER);
 
@@ -677,7 +652,6 @@ FIXTURE(first) {
 	struct p2p p;
 	struct iommu *iommu;
 	void *bar;
-	bool missing;
 };
 
 FIXTURE_SETUP(first)
@@ -685,9 +659,8 @@ FIXTURE_SETUP(first)
 	int ret = p2p_open(&self->p, &want_nvme);
 
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	self->missing = ret;
 	if (ret)
-		return;
+		SKIP(return, NO_NVME);
 
 	self->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	ASSERT_EQ(0, p2p_open_peer_in(&self->p, self->iommu));
@@ -699,8 +672,6 @@ FIXTURE_SETUP(first)
 
 FIXTURE_TEARDOWN(first)
 {
-	if (self->missing)
-		return;
 	p2p_close(&self->p);
 	iommu_close(&self->iommu);
 }
@@ -713,8 +684,6 @@ TEST_F_TIMEOUT(first, mapped_in_the_midst_of_a_reset, TIMEOUT)
 	int looks = 0;
 	bool gone;
 
-	if (self->missing)
-		SKIP(return, NO_NVME);
 	if (iommu_lookup(self->p.bdf_b, IOVA_BAR, NULL) != 1)
 		SKIP(return, NO_LOOKUP);
 	if (looks_are_slow(&self->p))
@@ -745,7 +714,6 @@ FIXTURE(reset) {
 	struct p2p p;
 	void *bar;
 	size_t offset;
-	bool missing;
 };
 
 FIXTURE_VARIANT(reset) {
@@ -773,9 +741,8 @@ FIXTURE_SETUP(reset)
 	int ret = p2p_open(&self->p, variant->want ? variant->want : want);
 
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	self->missing = ret;
 	if (ret)
-		return;
+		SKIP(return, NO_DEVICES);
 
 	self->offset = variant->nic ? NIC_REG : 0;
 	self->bar = map_b(_metadata, &self->p);
@@ -783,8 +750,6 @@ FIXTURE_SETUP(reset)
 
 FIXTURE_TEARDOWN(reset)
 {
-	if (self->missing)
-		return;
 	close_both(&self->p);
 }
 
@@ -795,8 +760,6 @@ TEST_F_TIMEOUT(reset, suspended_meanwhile, TIMEOUT)
 	int ret, looks = 0, dmas = 0, i;
 	struct seen seen;
 
-	if (self->missing)
-		SKIP(return, NO_DEVICES);
 	if (iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL) < 0)
 		SKIP(return, NO_LOOKUP);
 	if (looks_are_slow(&self->p))
@@ -833,8 +796,6 @@ TEST_F_TIMEOUT(reset, stays_suspended_if_disabled, TIMEOUT)
 	struct seen seen;
 	int ret;
 
-	if (self->missing)
-		SKIP(return, NO_DEVICES);
 	if (variant->how == by_sysfs_while_config_is_written)
 		SKIP(return, "what is written enables it");
 
@@ -864,7 +825,6 @@ FIXTURE(error) {
 	struct p2p p;
 	void *bar;
 	size_t offset;
-	bool missing;
 };
 
 FIXTURE_SETUP(error)
@@ -872,9 +832,8 @@ FIXTURE_SETUP(error)
 	int ret = p2p_open(&self->p, &want_e1000e);
 
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	self->missing = ret;
 	if (ret)
-		return;
+		SKIP(return, NO_NIC);
 
 	self->offset = NIC_REG;
 	self->bar = map_b(_metadata, &self->p);
@@ -882,8 +841,6 @@ FIXTURE_SETUP(error)
 
 FIXTURE_TEARDOWN(error)
 {
-	if (self->missing)
-		return;
 	close_both(&self->p);
 }
 
@@ -922,9 +879,6 @@ TEST_F_TIMEOUT(error, suspended_until_the_bars_are_back, TIMEOUT)
 	uint64_t n;
 	int i;
 
-	if (self->missing)
-		SKIP(return, NO_NIC);
-
 	told.fd = error_eventfd(&self->p);
 	ASSERT_LE(0, told.fd);
 	for (i = 0; i < 2; i++) {
@@ -958,7 +912,6 @@ FIXTURE(slot) {
 	struct vfio_pci_device *c;
 	char bdf_c[BDF_LEN];
 	void *bar, *bar_c;
-	bool missing;
 };
 
 #define IOVA_C	(IOVA_BAR + SZ_1M)
@@ -985,9 +938,8 @@ FIXTURE_SETUP(slot)
 	if (!ret)
 		ret = p2p_open(&self->p, &want_mem_slot);
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	self->missing = ret;
 	if (ret)
-		return;
+		SKIP(return, NO_SLOT);
 
 	snprintf(self->p.bdf_b, sizeof(self->p.bdf_b), "%s", bdf_b);
 	ASSERT_EQ(0, pci_bar(bdf_b, self->p.bar, &self->p.phys, &self->p.size));
@@ -1015,8 +967,6 @@ FIXTURE_SETUP(slot)
 
 FIXTURE_TEARDOWN(slot)
 {
-	if (self->missing)
-		return;
 	dev_close(&self->c);
 	p2p_close(&self->p);
 }
@@ -1027,8 +977,6 @@ TEST_F_TIMEOUT(slot, hot_reset_suspends_both, TIMEOUT)
 	struct seen seen;
 	bool slow;
 
-	if (self->missing)
-		SKIP(return, NO_SLOT);
 	if (iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL) < 0)
 		SKIP(return, NO_LOOKUP);
 	slow = looks_are_slow(&self->p);
@@ -1068,7 +1016,6 @@ FIXTURE(vf) {
 	char numvfs[PATH_MAX];
 	char param[8];
 	void *bar;
-	const char *missing;
 };
 
 static int set_vf_token(struct vfio_pci_device *dev)
@@ -1134,13 +1081,11 @@ FIXTURE_SETUP(vf)
 	if (!ret)
 		ret = p2p_open(&self->p, &want_nvme_pf);
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	/* To open a VF 5.10 takes the lock of its group, and then that of the PF's */
 	if (ret)
-		self->missing = NO_VF;
-	else if (!kernel_since(5, 18))
-		self->missing = "lockdep takes two groups' locks for one when a VF is opened";
-	if (self->missing)
-		return;
+		SKIP(return, NO_VF);
+	/* To open a VF 5.10 takes the lock of its group, and then that of the PF's */
+	if (!kernel_since(5, 18))
+		SKIP(return, "lockdep takes two groups' locks for one when a VF is opened");
 
 	self->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	ASSERT_EQ(0, dev_open(&self->pf, self->bdf_pf, self->iommu));
@@ -1157,17 +1102,13 @@ FIXTURE_SETUP(vf)
 FIXTURE_TEARDOWN(vf)
 {
 	/* It cannot be removed as long as it is open */
-	if (self->bar)
-		munmap(self->bar, SZ_16K);
+	munmap(self->bar, SZ_16K);
 	dev_close(&self->p.b);
-	if (self->param[0]) {
-		write_text(self->numvfs, "0");
-		write_text(ENABLE_SRIOV, self->param);
-	}
+	write_text(self->numvfs, "0");
+	write_text(ENABLE_SRIOV, self->param);
 	dev_close(&self->pf);
 	iommu_close(&self->iommu);
-	if (self->p.iommu)
-		p2p_close(&self->p);
+	p2p_close(&self->p);
 }
 
 /*
@@ -1178,9 +1119,6 @@ FIXTURE_TEARDOWN(vf)
 TEST_F_TIMEOUT(vf, memory_bit_disables_nothing, TIMEOUT)
 {
 	u32 seen;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	EXPECT_TRUE(iommu_maps(self->p.bdf_a, IOVA_BAR, self->p.phys));
 	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
@@ -1203,9 +1141,6 @@ TEST_F_TIMEOUT(suspend, unmap_while_suspended, TIMEOUT)
 {
 	int64_t avail = self->avail;
 
-	if (self->missing)
-		SKIP(return, NO_DEVICES);
-
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
 	EXPECT_TRUE(is_gone(&self->p, IOVA_BAR));
 	EXPECT_EQ(avail - 1, dma_avail(self->p.iommu));
@@ -1226,9 +1161,6 @@ TEST_F_TIMEOUT(suspend, unmap_after_the_release, TIMEOUT)
 {
 	int64_t avail = self->avail;
 
-	if (self->missing)
-		SKIP(return, NO_DEVICES);
-
 	p2p_release(&self->p, self->bar, MAP_SIZE);
 	expect_gone();
 	EXPECT_EQ(avail - 1, dma_avail(self->p.iommu));
@@ -1242,9 +1174,6 @@ TEST_F_TIMEOUT(suspend, unmap_after_the_release, TIMEOUT)
 /* D3: released while it is suspended, it does not come back when it is enabled */
 TEST_F_TIMEOUT(suspend, reopening_brings_nothing_back, TIMEOUT)
 {
-	if (self->missing)
-		SKIP(return, NO_DEVICES);
-
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
 	p2p_release(&self->p, self->bar, MAP_SIZE);
 	ASSERT_EQ(0, dev_open(&self->p.b, self->p.bdf_b, self->p.iommu));
@@ -1270,9 +1199,6 @@ TEST_F_TIMEOUT(suspend, reopening_brings_nothing_back, TIMEOUT)
 /* E11: as on any kernel */
 TEST_F_TIMEOUT(suspend, disabled_memory_cannot_be_mapped, TIMEOUT)
 {
-	if (self->missing)
-		SKIP(return, NO_DEVICES);
-
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
 	EXPECT_EQ(-EFAULT, dma_map(self->p.iommu, IOVA_BAR + SZ_1M, self->bar, MAP_SIZE,
 				   DMA_RW));
@@ -1289,9 +1215,6 @@ TEST_F_TIMEOUT(suspend, ram_beside_it_goes_on_working, TIMEOUT)
 	long before = proc_locked_kb();
 	uint32_t *low, *high;
 	void *area, *bar;
-
-	if (self->missing)
-		SKIP(return, NO_DEVICES);
 
 	area = mmap(NULL, 3 * MAP_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 		    -1, 0);
@@ -1340,9 +1263,6 @@ TEST_F_TIMEOUT(suspend, ranges_are_counted, TIMEOUT)
 	void *area;
 	int i;
 
-	if (self->missing)
-		SKIP(return, NO_DEVICES);
-
 	area = mmap(NULL, MAP_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, area);
 	for (i = 0; i < 16; i++)
@@ -1375,7 +1295,6 @@ FIXTURE(neighbours) {
 	int64_t avail;
 	void *area;
 	int bar_c;
-	bool missing;
 };
 
 #define AREA_RAM	(IOVA_BAR + MAP_SIZE)
@@ -1388,9 +1307,8 @@ FIXTURE_SETUP(neighbours)
 	self->bar_c = pci_find(&want_mem_slot, 1, self->bdf_c);
 	ret = self->bar_c < 0 ? self->bar_c : p2p_open(&self->p, &want_mem_slot);
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	self->missing = ret;
 	if (ret)
-		return;
+		SKIP(return, NO_NEIGHBOUR);
 
 	self->avail = dma_avail(self->p.iommu);
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
@@ -1409,8 +1327,6 @@ FIXTURE_SETUP(neighbours)
 
 FIXTURE_TEARDOWN(neighbours)
 {
-	if (self->missing)
-		return;
 	dev_close(&self->c);
 	p2p_close(&self->p);
 }
@@ -1432,9 +1348,6 @@ static bool b_works(struct _test_data_neighbours *self)
 /* D4, G1: each goes and comes by itself, also when another is released meanwhile */
 TEST_F_TIMEOUT(neighbours, each_goes_by_itself, TIMEOUT)
 {
-	if (self->missing)
-		SKIP(return, NO_NEIGHBOUR);
-
 	EXPECT_TRUE(b_works(self));
 	EXPECT_TRUE(is_mapped(&self->p, AREA_C));
 	EXPECT_TRUE(ram_works(self));
@@ -1475,7 +1388,6 @@ FIXTURE(joins) {
 	struct vfio_pci_device *d;
 	char bdf_d[BDF_LEN];
 	void *bar;
-	const char *missing;
 };
 
 FIXTURE_VARIANT(joins) {
@@ -1492,9 +1404,8 @@ FIXTURE_SETUP(joins)
 	if (ret >= 0)
 		ret = p2p_open(&self->p, &want_mem_slot);
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	self->missing = ret ? NO_EDUS : NULL;
 	if (ret)
-		return;
+		SKIP(return, NO_EDUS);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
@@ -1502,14 +1413,13 @@ FIXTURE_SETUP(joins)
 	ASSERT_NE(NULL, self->bar);
 	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->bar, MAP_SIZE, DMA_RW));
 	if (variant->apart && !iommu_table(self->p.bdf_a))
-		self->missing = NO_LOOKUP;
+		SKIP(return, NO_LOOKUP);
 }
 
 FIXTURE_TEARDOWN(joins)
 {
 	dev_close(&self->d);
-	if (self->p.iommu)
-		p2p_close(&self->p);
+	p2p_close(&self->p);
 }
 
 static int join(struct __test_metadata *_metadata, struct _test_data_joins *self,
@@ -1542,9 +1452,6 @@ TEST_F_TIMEOUT(joins, while_mapped, TIMEOUT)
 {
 	int ret;
 
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
-
 	ret = join(_metadata, self, variant);
 	if (ret == -ENODATA)
 		SKIP(return, NO_DOMAIN);
@@ -1575,9 +1482,6 @@ TEST_F_TIMEOUT(joins, while_suspended, TIMEOUT)
 {
 	int ret;
 
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
-
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
 	ret = join(_metadata, self, variant);
 	if (ret == -ENODATA)
@@ -1604,9 +1508,6 @@ TEST_F_TIMEOUT(joins, after_a_release_while_suspended, TIMEOUT)
 {
 	int ret;
 
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
-
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
 	p2p_release(&self->p, self->bar, MAP_SIZE);
 	ret = join(_metadata, self, variant);
@@ -1629,9 +1530,6 @@ TEST_F_TIMEOUT(joins, after_a_release_while_suspended, TIMEOUT)
 TEST_F_TIMEOUT(suspend, calls_of_dpdk, TIMEOUT)
 {
 	int i;
-
-	if (self->missing)
-		SKIP(return, NO_DEVICES);
 
 	for (i = 0; i < 3; i++) {
 		EXPECT_EQ(self->avail - 1, dma_avail(self->p.iommu));
@@ -1667,9 +1565,6 @@ TEST_F_TIMEOUT(suspend, calls_of_qemu, TIMEOUT)
 {
 	void *ram = ram_alloc(MAP_SIZE);
 
-	if (self->missing)
-		SKIP(return, NO_DEVICES);
-
 	ASSERT_NE(NULL, ram);
 	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR + MAP_SIZE, ram, MAP_SIZE, DMA_RW));
 	p2p_release(&self->p, self->bar, MAP_SIZE);
@@ -1697,9 +1592,6 @@ TEST_F_TIMEOUT(suspend, calls_of_qemu, TIMEOUT)
 /* D3: rust-vmm takes an unmap of less than it has mapped for an error, and a group along */
 TEST_F_TIMEOUT(suspend, calls_of_rust_vmm, TIMEOUT)
 {
-	if (self->missing)
-		SKIP(return, NO_DEVICES);
-
 	/* The guest has disabled the device, and it is unplugged */
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
 	munmap(self->bar, MAP_SIZE);
@@ -1727,7 +1619,6 @@ FIXTURE(parameter) {
 	const char *path;
 	char old[16];
 	void *bar;
-	bool missing;
 };
 
 FIXTURE_VARIANT(parameter) {
@@ -1757,9 +1648,10 @@ FIXTURE_SETUP(parameter)
 	ASSERT_EQ(0, write_text(self->path, variant->val));
 	ret = p2p_open(&self->p, &want_mem_slot);
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	self->missing = ret;
-	if (ret)
-		return;
+	if (ret) {
+		write_text(self->path, self->old);
+		SKIP(return, NO_DEVICES);
+	}
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
@@ -1768,8 +1660,7 @@ FIXTURE_SETUP(parameter)
 FIXTURE_TEARDOWN(parameter)
 {
 	write_text(self->path, self->old);
-	if (!self->missing)
-		p2p_close(&self->p);
+	p2p_close(&self->p);
 }
 
 #define MANY		65000
@@ -1781,8 +1672,6 @@ TEST_F_TIMEOUT(parameter, entries_run_out, 900)
 	void *area;
 	int i;
 
-	if (self->missing)
-		SKIP(return, NO_DEVICES);
 	if (strcmp(variant->val, "64000"))
 		SKIP(return, "with one limit only");
 
@@ -1820,8 +1709,6 @@ TEST_F_TIMEOUT(parameter, goes_and_comes_back, TIMEOUT)
 	int64_t avail;
 	int i;
 
-	if (self->missing)
-		SKIP(return, NO_DEVICES);
 	if (!strcmp(variant->val, "64000"))
 		SKIP(return, "does not depend on the limit");
 	if (self->p.size < size)

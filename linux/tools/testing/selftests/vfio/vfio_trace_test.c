@@ -139,39 +139,30 @@ FIXTURE(trace) {
 	struct iommu *iommu;
 	struct vfio_pci_device *d;
 	char bdf_d[BDF_LEN];
-	const char *missing;
-	bool tracing;
 };
 
 FIXTURE_SETUP(trace)
 {
 	int ret;
 
-	if (!tracing_dir()) {
-		self->missing = "this kernel has no trace events, or they are not mounted";
-		return;
-	}
+	if (!tracing_dir())
+		SKIP(return, "this kernel has no trace events, or they are not mounted");
 
 	ret = p2p_open(&self->p, &want_mem);
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	if (ret) {
-		self->missing = NO_DEVICES;
-		return;
-	}
+	if (ret)
+		SKIP(return, NO_DEVICES);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	ASSERT_EQ(0, trace_start());
-	self->tracing = true;
 }
 
 FIXTURE_TEARDOWN(trace)
 {
 	dev_close(&self->d);
 	iommu_close(&self->iommu);
-	if (self->p.iommu)
-		p2p_close(&self->p);
-	if (self->tracing)
-		trace_stop();
+	p2p_close(&self->p);
+	trace_stop();
 }
 
 static int open_d(struct p2p *p, struct vfio_pci_device **d, char *bdf, struct iommu **iommu)
@@ -193,9 +184,6 @@ TEST_F_TIMEOUT(trace, map_and_unmap_are_traced, TIMEOUT)
 	unsigned long long container;
 	size_t i;
 	void *bar;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	bar = p2p_bar(&self->p, SZ_64K, SZ_1M - SZ_64K);
 	ASSERT_NE(NULL, bar);
@@ -225,9 +213,6 @@ TEST_F_TIMEOUT(trace, release_is_traced_for_each_range, TIMEOUT)
 	unsigned long long container;
 	void *area;
 	int i;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	/* The BAR at every other of 64 KiB, and of the mapping two pages are left out */
 	area = mmap(NULL, 6 * SZ_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -276,9 +261,6 @@ TEST_F_TIMEOUT(trace, release_of_one_of_two_devices_is_traced, TIMEOUT)
 	void *area;
 	int index;
 
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
-
 	index = pci_find(&want_mem, 1, bdf_c);
 	if (index < 0)
 		SKIP(return, NEEDS("an edu device and two with memory"));
@@ -318,9 +300,6 @@ TEST_F_TIMEOUT(trace, suspension_is_traced, TIMEOUT)
 	void *bar;
 	int i;
 
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
-
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
 	ASSERT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K, DMA_RW));
@@ -352,8 +331,6 @@ TEST_F_TIMEOUT(trace, large_ranges_are_mapped_in_pieces, TIMEOUT)
 	int i, round;
 	void *bar;
 
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 	if (self->p.size < 2 * SZ_4M)
 		SKIP(return, "the memory is too small");
 
@@ -392,8 +369,6 @@ TEST_F_TIMEOUT(trace, containers_are_told_apart, TIMEOUT)
 	void *bar;
 	int i;
 
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 	if (open_d(&self->p, &self->d, self->bdf_d, &self->iommu))
 		SKIP(return, NO_CONTAINERS);
 
@@ -437,9 +412,6 @@ TEST_F_TIMEOUT(trace, refusal_is_traced, TIMEOUT)
 	unsigned long long container;
 	void *bar;
 
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
-
 	EXPECT_EQ(-EFAULT, dma_map(self->p.iommu, IOVA_BAR, self->p.window, SZ_64K, DMA_RW));
 	trace_read(_metadata);
 	container = container_of_line(0);
@@ -481,9 +453,6 @@ TEST_F_TIMEOUT(trace, refusal_is_traced, TIMEOUT)
 TEST_F_TIMEOUT(trace, other_memory_is_not_traced, TIMEOUT)
 {
 	void *area;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	area = mmap(NULL, 2 * SZ_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, area);
@@ -592,9 +561,6 @@ TEST_F_TIMEOUT(trace, each_map_has_one_end, TIMEOUT)
 	struct mapper m[MAPPERS];
 	void *bar;
 
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
-
 	for (round = 0; round < 20; round++) {
 		if (!self->p.b)
 			ASSERT_EQ(0, p2p_open_peer(&self->p));
@@ -637,7 +603,6 @@ FIXTURE(view) {
 	struct iommu *iommu;
 	struct vfio_pci_device *d;
 	char bdf_d[BDF_LEN];
-	const char *missing;
 };
 
 FIXTURE_SETUP(view)
@@ -646,28 +611,23 @@ FIXTURE_SETUP(view)
 
 	ret = p2p_open(&self->p, &want_mem);
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	if (ret) {
-		self->missing = NO_DEVICES;
-		return;
-	}
+	if (ret)
+		SKIP(return, NO_DEVICES);
 
-	if (access("/sys/kernel/debug/vfio", F_OK)) {
-		self->missing = "this kernel has nothing of vfio in debugfs";
-		return;
-	}
+	if (access("/sys/kernel/debug/vfio", F_OK))
+		SKIP(return, "this kernel has nothing of vfio in debugfs");
 
 	ret = open_d(&self->p, &self->d, self->bdf_d, &self->iommu);
 	ASSERT_TRUE(!ret || ret == -ENODEV);
 	if (ret)
-		self->missing = NO_CONTAINERS;
+		SKIP(return, NO_CONTAINERS);
 }
 
 FIXTURE_TEARDOWN(view)
 {
 	dev_close(&self->d);
 	iommu_close(&self->iommu);
-	if (self->p.iommu)
-		p2p_close(&self->p);
+	p2p_close(&self->p);
 }
 
 static void view_read(struct __test_metadata *_metadata)
@@ -680,9 +640,6 @@ TEST_F_TIMEOUT(view, view_shows_what_is_mapped, TIMEOUT)
 {
 	unsigned long long container[2];
 	void *area;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	view_read(_metadata);
@@ -754,9 +711,6 @@ TEST_F_TIMEOUT(view, view_shows_thousands_of_ranges, TIMEOUT)
 	void *bar;
 	int i;
 
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
-
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
@@ -816,9 +770,6 @@ TEST_F_TIMEOUT(view, view_is_read_while_all_of_it_goes, TIMEOUT)
 	struct readers r = { .bdf = self->p.bdf_b };
 	int i, round, rounds = 60;
 	void *bar;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	while (r.running < ARRAY_SIZE(r.thread))
 		ASSERT_EQ(0, pthread_create(&r.thread[r.running++], NULL, reader, &r));
@@ -902,9 +853,6 @@ TEST_F_TIMEOUT(view, nobody_waits_for_a_reader, TIMEOUT)
 	size_t offset;
 	long kb;
 	int fd;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	fd = memfd_create("piece", MFD_CLOEXEC);
 	ASSERT_LE(0, fd);

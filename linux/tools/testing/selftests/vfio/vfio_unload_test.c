@@ -31,6 +31,10 @@ FIXTURE(unload) {
 
 FIXTURE_SETUP(unload)
 {
+	char bdf[BDF_LEN];
+
+	if (pci_find(&want_edu, 0, bdf) < 0 || pci_find(&want_mem, 0, bdf) < 0)
+		SKIP(return, NEEDS("an edu device and one with memory"));
 }
 
 FIXTURE_TEARDOWN(unload)
@@ -117,10 +121,6 @@ TEST_F_TIMEOUT(unload, modules_unload_as_soon_as_everything_is_closed, TIMEOUT)
 {
 	int i, round, rounds = 6;
 	struct modules m;
-	char bdf[BDF_LEN];
-
-	if (pci_find(&want_edu, 0, bdf) < 0 || pci_find(&want_mem, 0, bdf) < 0)
-		SKIP(return, NEEDS("an edu device and one with memory"));
 
 	if (!modules_read(&m)) {
 		snprintf(m.file[0], sizeof(m.file[0]), "vfio_iommu_type1");
@@ -191,10 +191,7 @@ TEST_F_TIMEOUT(unload, module_unloads_when_the_view_is_closed, TIMEOUT)
 	bool stop = false;
 	pthread_t thread;
 	struct modules m;
-	char bdf[BDF_LEN];
 
-	if (pci_find(&want_edu, 0, bdf) < 0 || pci_find(&want_mem, 0, bdf) < 0)
-		SKIP(return, NEEDS("an edu device and one with memory"));
 	if (!modules_read(&m))
 		SKIP(return, "the module could not be loaded again");
 	if (access("/sys/kernel/debug/vfio", F_OK))

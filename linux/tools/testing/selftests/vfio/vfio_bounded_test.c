@@ -57,7 +57,7 @@ static bool gate_set(int gate, bool open)
 
 static bool wait_until_waiting(int gate, int n)
 {
-	uint64_t deadline = now_us() + 20 * 1000000;
+	u64 deadline = now_us() + 20 * 1000000;
 
 	while (gate_waiting(gate) < n && now_us() < deadline)
 		usleep(1000);
@@ -106,7 +106,7 @@ static void *mmap_thread(void *arg)
 struct result {
 	int mapped;		/* 0, or what MAP_DMA failed with */
 	long kb, kb_after;	/* locked, before the test has done anything and after */
-	int64_t unmapped;	/* what UNMAP_DMA returned, where that was asked for */
+	s64 unmapped;		/* what UNMAP_DMA returned, where that was asked for */
 };
 
 static size_t area_size(enum place place)
@@ -292,7 +292,7 @@ static bool returns(struct __test_metadata *_metadata, struct p2p *p, int gate,
 		    int (*what)(struct p2p *p))
 {
 	struct act a = { .what = what, .p = p };
-	uint64_t deadline = now_us() + BOUND_MS * 1000;
+	u64 deadline = now_us() + BOUND_MS * 1000;
 	int before = gate_waiting(gate);
 	bool in_time;
 

@@ -21,7 +21,7 @@
 /* Device A and device B, which is open */
 FIXTURE(dma) {
 	struct p2p p;
-	int64_t avail;
+	s64 avail;
 	long locked;
 };
 
@@ -45,7 +45,7 @@ FIXTURE_TEARDOWN(dma)
 
 /* A mapping that was refused leaves nothing behind */
 static void expect_nothing_mapped(struct __test_metadata *_metadata, struct p2p *p, size_t size,
-				  int64_t avail, long locked)
+				  s64 avail, long locked)
 {
 	EXPECT_NE(1, iommu_lookup(p->bdf_a, IOVA_BAR, NULL));
 	EXPECT_NE(1, iommu_lookup(p->bdf_a, IOVA_BAR + size - SZ_4K, NULL));
@@ -57,7 +57,7 @@ static void expect_nothing_mapped(struct __test_metadata *_metadata, struct p2p 
 /* The other tests take the word of the page tables where the kernel shows them */
 TEST_F_TIMEOUT(dma, iommu_page_tables_can_be_read, TIMEOUT)
 {
-	uint64_t phys;
+	u64 phys;
 	int ret;
 
 	ret = iommu_lookup(self->p.bdf_a, IOVA_SCRATCH, &phys);
@@ -86,7 +86,7 @@ static size_t open_large_bar(struct p2p *p, size_t most)
 TEST_F_TIMEOUT(dma, whole_bar_is_mapped_at_the_right_place, TIMEOUT)
 {
 	const size_t off[] = { 0, SZ_4K, SZ_64K + SZ_4K, SZ_1M - SZ_4K, SZ_1M - 4 };
-	uint64_t size;
+	u64 size;
 	void *bar;
 	size_t i;
 
@@ -254,7 +254,7 @@ TEST_F_TIMEOUT(dma, read_only_mmap_is_not_dma_writable, TIMEOUT)
 /* D6: reading is another matter */
 TEST_F_TIMEOUT(dma, read_only_mmap_is_dma_readable, TIMEOUT)
 {
-	uint32_t *ram = self->p.scratch;
+	u32 *ram = self->p.scratch;
 	void *bar;
 
 	bar = bar_mmap(self->p.b->fd, self->p.bar, PROT_READ, 0, SZ_64K);

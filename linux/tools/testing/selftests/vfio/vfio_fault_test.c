@@ -54,7 +54,7 @@ FIXTURE_TEARDOWN(fault)
 TEST_F_TIMEOUT(fault, map_unwinds_from_every_failed_allocation, TIMEOUT)
 {
 	int nth, ret, failed = 0, left = 0;
-	int64_t avail;
+	s64 avail;
 	bool more;
 	long kb;
 	void *area;
@@ -105,7 +105,7 @@ TEST_F_TIMEOUT(fault, map_unwinds_from_every_failed_allocation, TIMEOUT)
 TEST_F_TIMEOUT(fault, map_of_a_huge_page_unwinds, TIMEOUT)
 {
 	int nth, ret, failed = 0, left = 0;
-	uint64_t iova;
+	u64 iova;
 	bool more;
 	void *area;
 
@@ -120,7 +120,7 @@ TEST_F_TIMEOUT(fault, map_of_a_huge_page_unwinds, TIMEOUT)
 	memset(area, 1, SZ_2M);
 
 	for (nth = 1, more = true; more && nth < MAX_FAULTS; nth++) {
-		iova = IOVA_BAR + nth * (uint64_t)SZ_4M + SZ_4K;
+		iova = IOVA_BAR + nth * (u64)SZ_4M + SZ_4K;
 		ASSERT_EQ(0, fault_inject(self->inject, nth));
 		ret = dma_map(self->p.iommu, iova, area, SZ_2M, DMA_RW);
 		more = fault_injected(self->inject);
@@ -147,7 +147,7 @@ TEST_F_TIMEOUT(fault, map_of_a_huge_page_unwinds, TIMEOUT)
 TEST_F_TIMEOUT(fault, map_makes_up_for_what_cannot_wait, TIMEOUT)
 {
 	int nth, ret, failed = 0;
-	uint64_t iova;
+	u64 iova;
 	bool more;
 	void *bar;
 
@@ -159,7 +159,7 @@ TEST_F_TIMEOUT(fault, map_makes_up_for_what_cannot_wait, TIMEOUT)
 	ASSERT_NE(NULL, bar);
 	ASSERT_EQ(0, fault_inject_all(false));
 	for (nth = 1, more = true; more && nth < MAX_FAULTS; nth++) {
-		iova = IOVA_BAR + nth * (uint64_t)SZ_1G + SZ_4K;
+		iova = IOVA_BAR + nth * (u64)SZ_1G + SZ_4K;
 		ASSERT_EQ(0, fault_inject(self->inject, nth));
 		ret = dma_map(self->p.iommu, iova, bar, SZ_4M, DMA_RW);
 		more = fault_injected(self->inject);
@@ -181,7 +181,7 @@ TEST_F_TIMEOUT(fault, map_makes_up_for_what_cannot_wait, TIMEOUT)
 TEST_F_TIMEOUT(fault, release_works_whatever_allocation_fails, TIMEOUT)
 {
 	int nth, left = 0;
-	int64_t avail;
+	s64 avail;
 	bool more;
 	void *bar;
 
@@ -215,8 +215,8 @@ TEST_F_TIMEOUT(fault, release_works_whatever_allocation_fails, TIMEOUT)
  */
 TEST_F_TIMEOUT(fault, resume_that_fails_is_made_good, TIMEOUT)
 {
-	const uint64_t iova = IOVA_BAR + SZ_4K, size = 2 * SZ_4M - SZ_4K;
-	const uint64_t other = IOVA_BAR + SZ_1G;
+	const u64 iova = IOVA_BAR + SZ_4K, size = 2 * SZ_4M - SZ_4K;
+	const u64 other = IOVA_BAR + SZ_1G;
 	int nth, failed = 0, ret;
 	bool more;
 	void *bar;

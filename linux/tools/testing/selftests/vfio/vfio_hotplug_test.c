@@ -199,7 +199,7 @@ TEST_F_TIMEOUT(plug, unbind_and_bind_racing_open_and_close, TIMEOUT)
 	int round, opened = 0;
 	struct action a;
 	bool in_time;
-	int64_t mapped;
+	s64 mapped;
 	void *bar;
 
 	for (round = 0; round < 20; round++) {

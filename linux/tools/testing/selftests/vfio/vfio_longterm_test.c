@@ -43,8 +43,8 @@
 
 struct zones {
 	int n;
-	uint64_t start[MAX_ZONES];
-	uint64_t pages[MAX_ZONES];
+	u64 start[MAX_ZONES];
+	u64 pages[MAX_ZONES];
 };
 
 static void find_movable_zones(struct zones *z)
@@ -73,7 +73,7 @@ static void find_movable_zones(struct zones *z)
 	fclose(f);
 }
 
-static int pages_in_zones(const struct zones *z, const uint64_t *pfn)
+static int pages_in_zones(const struct zones *z, const u64 *pfn)
 {
 	int i, zone, n = 0;
 
@@ -135,7 +135,7 @@ static bool fails_to_move_hugetlb(void)
 /* F2: pages that are to stay for long do not stay where all has to be movable */
 TEST_F_TIMEOUT(movable, pages_leave_the_movable_zone, TIMEOUT)
 {
-	uint64_t before[PAGES], after[PAGES];
+	u64 before[PAGES], after[PAGES];
 	struct zones movable;
 	void *mem;
 	int fd;
@@ -168,7 +168,7 @@ struct fs {
 	char dir[PMEM_DIR_LEN];
 	int fd;
 	void *mem;		/* all of the file */
-	int64_t avail;
+	s64 avail;
 	long locked;
 };
 
@@ -364,7 +364,7 @@ FIXTURE_TEARDOWN(file)
 }
 
 /* Those that the process sees now, whether it has them in its page tables or not */
-static int touched_pages_of(const void *mem, size_t n, uint64_t *pfn)
+static int touched_pages_of(const void *mem, size_t n, u64 *pfn)
 {
 	size_t i;
 
@@ -397,7 +397,7 @@ static int pages_cached(int fd)
 TEST_F_TIMEOUT(file, page_cache_keeps_the_pages, TIMEOUT)
 {
 	const int pages = FILE_SIZE / SZ_4K;
-	uint64_t before[FILE_SIZE / SZ_4K], after[FILE_SIZE / SZ_4K];
+	u64 before[FILE_SIZE / SZ_4K], after[FILE_SIZE / SZ_4K];
 	char bytes[SPAN];
 	struct fs *fs = &self->fs;
 	int other;
@@ -440,7 +440,7 @@ TEST_F_TIMEOUT(file, page_cache_keeps_the_pages, TIMEOUT)
 TEST_F_TIMEOUT(file, pages_of_a_file_stay, TIMEOUT)
 {
 	const int half = FILE_SIZE / 2, pages = half / SZ_4K;
-	uint64_t before[FILE_SIZE / SZ_4K], after[FILE_SIZE / SZ_4K];
+	u64 before[FILE_SIZE / SZ_4K], after[FILE_SIZE / SZ_4K];
 	struct fs *fs = &self->fs;
 	pid_t pid;
 	int status;

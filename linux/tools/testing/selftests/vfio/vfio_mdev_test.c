@@ -33,9 +33,9 @@
 #define NO_MDEV		NEEDS("the mdev_pin module, an edu device and one with memory")
 
 struct pin_info {
-	uint64_t pinned;
-	uint64_t told;
-	uint64_t phys;
+	u64 pinned;
+	u64 told;
+	u64 phys;
 };
 
 FIXTURE(mdev) {
@@ -117,7 +117,7 @@ static int mdev_open(struct vfio_pci_device **mdev, const char *uuid, struct iom
 	return (*mdev)->fd < 0 ? -errno : 0;
 }
 
-static int pin(struct vfio_pci_device *mdev, uint64_t iova)
+static int pin(struct vfio_pci_device *mdev, u64 iova)
 {
 	return pwrite(mdev->fd, &iova, sizeof(iova), 0) == sizeof(iova) ? 0 : -errno;
 }
@@ -369,7 +369,7 @@ TEST_F_TIMEOUT(mdev, group_that_leaves_keeps_the_pin, 120)
  */
 static int map_from_afar(struct iommu *iommu, void *mem, int sock)
 {
-	uint64_t pfn;
+	u64 pfn;
 	long locked;
 	char go;
 
@@ -391,7 +391,7 @@ static int map_from_afar(struct iommu *iommu, void *mem, int sock)
 }
 
 /* The process is there, and @pfn is the page; @sock is to be told to go on */
-static pid_t start_from_afar(struct iommu *iommu, void *mem, int *sock, uint64_t *pfn)
+static pid_t start_from_afar(struct iommu *iommu, void *mem, int *sock, u64 *pfn)
 {
 	int pair[2];
 	pid_t pid;
@@ -438,7 +438,7 @@ static int end_from_afar(int sock, pid_t pid)
 TEST_F_TIMEOUT(mdev, memory_of_another_process_is_pinned, 120)
 {
 	struct pin_info info;
-	uint64_t pfn;
+	u64 pfn;
 	long locked;
 	void *mem;
 	pid_t pid;
@@ -470,7 +470,7 @@ TEST_F_TIMEOUT(mdev, fs_dax_of_another_process_is_refused, 120)
 {
 	char dir[PMEM_DIR_LEN], path[64];
 	const char *why;
-	uint64_t pfn;
+	u64 pfn;
 	void *mem;
 	pid_t pid;
 	int sock;
@@ -542,7 +542,7 @@ struct racer {
 static void *race_unmap(void *arg)
 {
 	struct racer *r = arg;
-	int64_t ret;
+	s64 ret;
 
 	while (!__atomic_load_n(r->stop, __ATOMIC_RELAXED)) {
 		ret = dma_map(r->iommu, r->iova, r->area, r->size, DMA_RW);
@@ -553,7 +553,7 @@ static void *race_unmap(void *arg)
 		pin(r->mdev, r->pin_iova);
 		/* Ours, whether B was released meanwhile or not */
 		ret = dma_unmap(r->iommu, r->iova, r->size);
-		r->errors += ret != (int64_t)r->size;
+		r->errors += ret != (s64)r->size;
 		__atomic_fetch_add(&r->turns, 1, __ATOMIC_RELAXED);
 	}
 
@@ -624,7 +624,7 @@ TEST_F_TIMEOUT(race, release_racing_unmap_with_pins, 240)
 	struct p2p *p = &m->p;
 	bool stop = false;
 	struct racer r[3];
-	int64_t avail;
+	s64 avail;
 	int round, i;
 
 	ASSERT_EQ(0, mdev_open(&m->mdev, UUID, p->iommu));

@@ -28,8 +28,8 @@ struct bar {
 	struct iommu *iommu;
 	struct vfio_pci_device *dev;
 	char bdf[BDF_LEN];
-	uint64_t phys;
-	uint64_t size;
+	u64 phys;
+	u64 size;
 	void *bar;
 };
 
@@ -411,7 +411,7 @@ struct touch {
 static void touch_page(struct touch *t, const void *addr)
 {
 	unsigned int before, after;
-	uint32_t val;
+	u32 val;
 	int ret;
 
 	before = __atomic_load_n(&t->phase, __ATOMIC_SEQ_CST);

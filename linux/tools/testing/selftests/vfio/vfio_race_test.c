@@ -86,7 +86,7 @@ struct crowd_thread {
 
 static struct crowd_thread crowd_threads[THREADS];
 
-static uint64_t crowd_iova(const struct crowd *c, int nr, unsigned int slot)
+static u64 crowd_iova(const struct crowd *c, int nr, unsigned int slot)
 {
 	return IOVA_BAR + (nr * c->slots + slot % c->slots) * STRIDE;
 }
@@ -96,8 +96,8 @@ static void *crowd_map(void *arg)
 	struct crowd_thread *t = arg;
 	struct crowd *c = t->crowd;
 	unsigned int slot = 0;
-	int64_t unmapped;
-	uint64_t iova;
+	s64 unmapped;
+	u64 iova;
 	int ret;
 
 	pthread_barrier_wait(&c->start);
@@ -131,7 +131,7 @@ static void *crowd_unmap(void *arg)
 	struct crowd_thread *t = arg;
 	struct crowd *c = t->crowd;
 	unsigned int slot;
-	int64_t unmapped;
+	s64 unmapped;
 
 	pthread_barrier_wait(&c->start);
 	for (slot = 0; slot < c->slots; slot++) {
@@ -179,7 +179,7 @@ static void crowd_judge(struct __test_metadata *_metadata, const struct crowd *c
 TEST_F_TIMEOUT(race, map_racing_release_leaves_no_mapping, TIMEOUT)
 {
 	struct crowd c = { .slots = 32, .keep = true };
-	int64_t avail = dma_avail(self->p.iommu);
+	s64 avail = dma_avail(self->p.iommu);
 	int round, left = 0;
 
 	c.iommu = self->p.iommu;
@@ -236,7 +236,7 @@ TEST_F_TIMEOUT(race, unmap_racing_release, TIMEOUT)
 	struct crowd c = { .slots = 64 };
 	int round, nr, left = 0;
 	unsigned int slot;
-	int64_t avail;
+	s64 avail;
 
 	avail = dma_avail(self->p.iommu);
 	c.iommu = self->p.iommu;
@@ -616,7 +616,7 @@ TEST_F_TIMEOUT(race, disable_in_the_midst_of_a_map, TIMEOUT)
 	int round, count, mapped = 0, left = 0;
 	struct mapping m = {};
 	pthread_t thread;
-	uint64_t takes;
+	u64 takes;
 	cpu_set_t one;
 
 	/* On one CPU who maps loses it in the midst of that */
@@ -755,8 +755,8 @@ TEST_F_TIMEOUT(race, containers_are_reopened_at_once, TIMEOUT)
 TEST_F_TIMEOUT(race, release_of_thousands_of_mappings, TIMEOUT)
 {
 	static const unsigned int counts[] = { 500, 1000, 2000, 4000, 8000 };
-	uint64_t start, mapped, released;
-	int64_t avail;
+	u64 start, mapped, released;
+	s64 avail;
 	unsigned int n;
 	size_t i;
 	void *bar;

@@ -55,8 +55,8 @@ struct ram {
 	struct p2p p;
 	void *mem;
 	int fd;
-	uint64_t pfn[PAGES];
-	int64_t avail;
+	u64 pfn[PAGES];
+	s64 avail;
 	long locked;
 };
 
@@ -85,7 +85,7 @@ static void ram_close(struct ram *r)
 /* How many of the pages are not those that were mapped for DMA?  All are touched first */
 static int pages_moved(const struct ram *r, size_t first, size_t n)
 {
-	uint64_t now[PAGES];
+	u64 now[PAGES];
 	int moved = 0;
 	size_t i;
 
@@ -117,14 +117,14 @@ static int ram_agrees(struct ram *r, size_t offset)
 	return p2p_agrees(&r->p, IOVA_RAM + offset, r->mem + offset);
 }
 
-static int ram_still_reads(struct ram *r, size_t offset, uint8_t byte)
+static int ram_still_reads(struct ram *r, size_t offset, u8 byte)
 {
 	return p2p_still_reads(&r->p, IOVA_RAM + offset, byte);
 }
 
-static uint8_t byte_at(const void *addr)
+static u8 byte_at(const void *addr)
 {
-	return __atomic_load_n((const uint8_t *)addr, __ATOMIC_RELAXED);
+	return __atomic_load_n((const u8 *)addr, __ATOMIC_RELAXED);
 }
 
 /* Nothing is left of a mapping that was refused, or is gone */
@@ -154,7 +154,7 @@ struct child {
 
 static int child_main(struct ram *r, int sock)
 {
-	uint8_t order, answer;
+	u8 order, answer;
 
 	while (read(sock, &order, 1) == 1 && order != EXIT) {
 		if (order == WRITE)
@@ -189,9 +189,9 @@ static int child_start(struct child *child, struct ram *r)
 	return child->pid < 0 ? -errno : 0;
 }
 
-static int child_do(struct child *child, uint8_t order)
+static int child_do(struct child *child, u8 order)
 {
-	uint8_t answer;
+	u8 answer;
 
 	if (send(child->sock, &order, 1, MSG_NOSIGNAL) != 1 || read(child->sock, &answer, 1) != 1)
 		return -1;
@@ -201,7 +201,7 @@ static int child_do(struct child *child, uint8_t order)
 
 static int child_end(struct child *child)
 {
-	uint8_t order = EXIT;
+	u8 order = EXIT;
 	int status;
 
 	if (send(child->sock, &order, 1, MSG_NOSIGNAL) != 1)
@@ -287,7 +287,7 @@ static int move_to(void *mem, int node)
 /* Move memory to the other node; how many samples were not? */
 static int move_pages_away(void *mem)
 {
-	uint64_t before[PAGES], after[PAGES];
+	u64 before[PAGES], after[PAGES];
 	int i, stayed = 0;
 
 	if (pages_of(mem, PAGES, before) || move_to(mem, node_of(mem) ? 0 : 1) ||
@@ -366,7 +366,7 @@ FIXTURE_TEARDOWN(ram)
 /* F1: of a child and its parent that both write, here the child does so first */
 TEST_F_TIMEOUT(ram, child_writes_first, TIMEOUT)
 {
-	const uint8_t seen = variant->kind.shared ? THEIRS : OURS;
+	const u8 seen = variant->kind.shared ? THEIRS : OURS;
 	struct ram *r = &self->r;
 	struct child child;
 
@@ -384,7 +384,7 @@ TEST_F_TIMEOUT(ram, child_writes_first, TIMEOUT)
 /* F1: here the parent does, and the device; to the child nothing of it is visible */
 TEST_F_TIMEOUT(ram, parent_writes_first, TIMEOUT)
 {
-	const uint8_t sees = variant->kind.shared ? OTHERS : OURS;
+	const u8 sees = variant->kind.shared ? OTHERS : OURS;
 	struct ram *r = &self->r;
 	struct child child;
 
@@ -585,7 +585,7 @@ struct mover {
 
 static void *mover_main(void *arg)
 {
-	uint64_t before[PAGES], after[PAGES];
+	u64 before[PAGES], after[PAGES];
 	struct mover *m = arg;
 
 	while (!__atomic_load_n(&m->stop, __ATOMIC_RELAXED)) {
@@ -610,7 +610,7 @@ static void *mover_main(void *arg)
  */
 TEST_F_TIMEOUT(ram, pages_are_moved_all_the_while, TIMEOUT)
 {
-	uint64_t deadline = now_us() + TIMEOUT / 2 * 1000000ULL;
+	u64 deadline = now_us() + TIMEOUT / 2 * 1000000ULL;
 	struct mover mover = { };
 	struct ram *r = &self->r;
 	struct child child;
@@ -844,7 +844,7 @@ TEST_F_TIMEOUT(readonly, device_sees_later_writes, TIMEOUT)
 TEST_F_TIMEOUT(readonly, device_does_not_write, TIMEOUT)
 {
 	struct ram *r = &self->r;
-	uint8_t before;
+	u8 before;
 	void *file;
 
 	if (variant->read_only)
@@ -894,7 +894,7 @@ FIXTURE_TEARDOWN(pages)
 TEST_F_TIMEOUT(pages, compaction_leaves_it_where_it_is, TIMEOUT)
 {
 	const size_t size = 192 * SZ_1M, pages = size / SZ_4K;
-	uint64_t *before, *after;
+	u64 *before, *after;
 	struct ram *r = &self->r;
 	size_t i, moved = 0;
 	int tries;
@@ -952,7 +952,7 @@ static int khugepaged_scans(void)
 /* F1: small pages are not replaced by a huge one, as they are when not mapped for DMA */
 TEST_F_TIMEOUT(pages, khugepaged_leaves_it_as_it_is, TIMEOUT)
 {
-	uint64_t deadline = now_us() + 100 * 1000000ULL;
+	u64 deadline = now_us() + 100 * 1000000ULL;
 	const struct ram_kind small = { };
 	struct ram *r = &self->r;
 	int fd, scans;
@@ -1129,7 +1129,7 @@ TEST_F_TIMEOUT(locked, mapping_that_fails_half_way_is_not_charged, TIMEOUT)
 /* Old kernels let nobody but the process that mapped it unmap it */
 static int unmap_what_is_not_ours(struct ram *r)
 {
-	int64_t unmapped;
+	s64 unmapped;
 
 	if (proc_locked_kb() != 0)
 		return 1;

@@ -59,14 +59,14 @@ static void *map_peer(struct __test_metadata *_metadata, struct p2p *p, size_t s
 	return bar;
 }
 
-static void expect_mapped(struct __test_metadata *_metadata, struct p2p *p, uint64_t iova,
+static void expect_mapped(struct __test_metadata *_metadata, struct p2p *p, u64 iova,
 			  size_t offset)
 {
 	EXPECT_TRUE(iommu_maps(p->bdf_a, iova, p->phys + offset));
 	EXPECT_EQ(1, p2p_lands(p, iova, offset));
 }
 
-static void expect_no_dma(struct __test_metadata *_metadata, struct p2p *p, uint64_t iova,
+static void expect_no_dma(struct __test_metadata *_metadata, struct p2p *p, u64 iova,
 			  size_t size, size_t offset)
 {
 	/* The page tables first: DMA takes its time, which might hide a late removal */
@@ -76,7 +76,7 @@ static void expect_no_dma(struct __test_metadata *_metadata, struct p2p *p, uint
 }
 
 /* The memory is gone from the IOMMU.  The mapping is there until the user unmaps it */
-static void expect_gone(struct __test_metadata *_metadata, struct p2p *p, uint64_t iova,
+static void expect_gone(struct __test_metadata *_metadata, struct p2p *p, u64 iova,
 			size_t size, size_t offset)
 {
 	expect_no_dma(_metadata, p, iova, size, offset);
@@ -89,9 +89,9 @@ static void expect_gone(struct __test_metadata *_metadata, struct p2p *p, uint64
  * process that mapped unmap, whatever the memory.
  */
 static void expect_gone_of_another(struct __test_metadata *_metadata, struct p2p *p,
-				   uint64_t iova, size_t size)
+				   u64 iova, size_t size)
 {
-	const uint64_t other = IOVA_SCRATCH + SZ_1M;
+	const u64 other = IOVA_SCRATCH + SZ_1M;
 	int status;
 	pid_t pid;
 
@@ -252,8 +252,8 @@ TEST_F_TIMEOUT(release, mremap_keeps_the_mapping, TIMEOUT)
 /* D3: the IOVA is taken until it is unmapped, and works for something else then */
 TEST_F_TIMEOUT(release, iova_can_be_mapped_again, TIMEOUT)
 {
-	uint32_t *ram = ram_alloc(SZ_64K);
-	uint64_t phys;
+	u32 *ram = ram_alloc(SZ_64K);
+	u64 phys;
 	int ret;
 
 	ASSERT_NE(NULL, ram);
@@ -274,7 +274,7 @@ TEST_F_TIMEOUT(release, iova_can_be_mapped_again, TIMEOUT)
 /* D3: a mapping counts against the container's limit until the user unmaps it */
 TEST_F_TIMEOUT(release, entry_limit_is_given_back, TIMEOUT)
 {
-	int64_t before;
+	s64 before;
 	size_t i;
 
 	before = dma_avail(self->p.iommu);
@@ -313,15 +313,15 @@ TEST_F_TIMEOUT(release, ram_beside_a_bar_stays, TIMEOUT)
 	EXPECT_EQ(before + 128, proc_locked_kb());
 	expect_mapped(_metadata, &self->p, IOVA_BAR + SZ_64K, 0);
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_64K, 0x600d));
-	EXPECT_EQ(0x600d, *(uint32_t *)(area + 2 * SZ_64K));
+	EXPECT_EQ(0x600d, *(u32 *)(area + 2 * SZ_64K));
 
 	p2p_release(&self->p, bar, SZ_64K);
 
 	EXPECT_EQ(before + 128, proc_locked_kb());
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR, 0x600d));
-	EXPECT_EQ(0x600d, *(uint32_t *)area);
+	EXPECT_EQ(0x600d, *(u32 *)area);
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_64K, 0x900d));
-	EXPECT_EQ(0x900d, *(uint32_t *)(area + 2 * SZ_64K));
+	EXPECT_EQ(0x900d, *(u32 *)(area + 2 * SZ_64K));
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + SZ_64K, NULL));
 	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR + SZ_64K, 0));
 
@@ -335,7 +335,7 @@ TEST_F_TIMEOUT(release, ram_beside_a_bar_stays, TIMEOUT)
 TEST_F_TIMEOUT(release, many_ranges_in_one_mapping_go_together, TIMEOUT)
 {
 	const int pages = 16;
-	int64_t avail;
+	s64 avail;
 	long before;
 	void *area;
 	int i;
@@ -362,7 +362,7 @@ TEST_F_TIMEOUT(release, many_ranges_in_one_mapping_go_together, TIMEOUT)
 				       self->p.phys + i * SZ_4K));
 	expect_mapped(_metadata, &self->p, IOVA_BAR + 3 * SZ_4K, 3 * SZ_4K);
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_4K, 0x600d));
-	EXPECT_EQ(0x600d, *(uint32_t *)(area + 2 * SZ_4K));
+	EXPECT_EQ(0x600d, *(u32 *)(area + 2 * SZ_4K));
 
 	for (i = 1; i < pages; i += 2)
 		munmap(area + i * SZ_4K, SZ_4K);
@@ -371,7 +371,7 @@ TEST_F_TIMEOUT(release, many_ranges_in_one_mapping_go_together, TIMEOUT)
 		EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + i * SZ_4K, NULL));
 	EXPECT_EQ(before + pages * 2, proc_locked_kb());
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_4K, 0x900d));
-	EXPECT_EQ(0x900d, *(uint32_t *)(area + 2 * SZ_4K));
+	EXPECT_EQ(0x900d, *(u32 *)(area + 2 * SZ_4K));
 
 	EXPECT_EQ(pages * SZ_4K, dma_unmap(self->p.iommu, IOVA_BAR, pages * SZ_4K));
 	EXPECT_EQ(before, proc_locked_kb());
@@ -399,7 +399,7 @@ TEST_F_TIMEOUT(release, release_while_dirty_pages_are_tracked, TIMEOUT)
 TEST_F_TIMEOUT(release, unmap_of_everything_takes_device_memory_too, TIMEOUT)
 {
 	struct dma_region region = { .iova = IOVA_BAR, .size = SZ_64K };
-	int64_t avail;
+	s64 avail;
 	u64 unmapped;
 
 	if (!dma_has(self->p.iommu, VFIO_UNMAP_ALL))
@@ -493,8 +493,8 @@ TEST_F_TIMEOUT(release, other_mappings_stay, TIMEOUT)
 	struct vfio_pci_device *other;
 	char bdf[BDF_LEN];
 	void *other_bar;
-	uint32_t *ram;
-	uint64_t phys;
+	u32 *ram;
+	u64 phys;
 	int index;
 
 	index = pci_find(&want_mem, 1, bdf);
@@ -581,7 +581,7 @@ TEST_F_TIMEOUT(release, mapping_after_a_long_pause_is_tracked, TIMEOUT)
 /* D3: unmapping by the user comes first, there is nothing left to remove */
 TEST_F_TIMEOUT(release, unmap_before_release_works_as_ever, TIMEOUT)
 {
-	int64_t before;
+	s64 before;
 
 	before = dma_avail(self->p.iommu);
 	self->bar = map_peer(_metadata, &self->p, SZ_1M);
@@ -838,8 +838,8 @@ TEST_F_TIMEOUT(two_devices, either_release_leaves_the_other, TIMEOUT)
 	struct vfio_pci_device **dev = variant->first ? &self->p.b : &self->c;
 	void *bar = variant->first ? self->area : self->area + SZ_64K;
 	void *rest = variant->first ? self->area + SZ_64K : self->area;
-	uint64_t gone = variant->first ? IOVA_BAR : IOVA_BAR + SZ_64K;
-	uint64_t left = variant->first ? IOVA_BAR + SZ_64K : IOVA_BAR;
+	u64 gone = variant->first ? IOVA_BAR : IOVA_BAR + SZ_64K;
+	u64 left = variant->first ? IOVA_BAR + SZ_64K : IOVA_BAR;
 
 	EXPECT_NE(0, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 	EXPECT_NE(0, iommu_lookup(self->p.bdf_a, IOVA_BAR + SZ_64K, NULL));

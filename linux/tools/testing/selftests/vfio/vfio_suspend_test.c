@@ -78,7 +78,7 @@ FIXTURE(suspend) {
 	struct p2p p;
 	void *bar;
 	size_t offset;
-	int64_t avail;
+	s64 avail;
 };
 
 FIXTURE_VARIANT(suspend) {
@@ -106,13 +106,13 @@ FIXTURE_TEARDOWN(suspend)
 	close_both(&self->p);
 }
 
-static bool is_mapped(struct p2p *p, uint64_t iova)
+static bool is_mapped(struct p2p *p, u64 iova)
 {
 	return iommu_lookup(p->bdf_a, iova, NULL) == 1 &&
 	       iommu_lookup(p->bdf_a, iova + MAP_SIZE - SZ_4K, NULL) == 1;
 }
 
-static bool is_gone(struct p2p *p, uint64_t iova)
+static bool is_gone(struct p2p *p, u64 iova)
 {
 	return iommu_lookup(p->bdf_a, iova, NULL) != 1 &&
 	       iommu_lookup(p->bdf_a, iova + MAP_SIZE - SZ_4K, NULL) != 1;
@@ -164,7 +164,7 @@ static int edu_load(struct p2p *p, u32 val)
 }
 
 /* It writes when the 100 ms are over, not before */
-static void edu_start(struct p2p *p, uint64_t iova)
+static void edu_start(struct p2p *p, u64 iova)
 {
 	edu_write(p, EDU_DMA_SRC, EDU_BUFFER);
 	edu_write(p, EDU_DMA_DST, iova);
@@ -173,7 +173,7 @@ static void edu_start(struct p2p *p, uint64_t iova)
 }
 
 /* Have A write @val to @n words from @iova on, each with a transfer of its own */
-static int store_each(struct p2p *p, uint64_t iova, u32 val, int n)
+static int store_each(struct p2p *p, u64 iova, u32 val, int n)
 {
 	int ret = edu_load(p, val), i, ms;
 
@@ -513,7 +513,7 @@ struct aer_error_inj {
 static int by_fatal_error(struct p2p *p)
 {
 	struct aer_error_inj error = { .uncor_status = PCI_ERR_UNC_DLP };
-	uint64_t deadline = now_us() + 20 * 1000000;
+	u64 deadline = now_us() + 20 * 1000000;
 	unsigned int domain, bus, dev, fn;
 	int fd, log, ret = -ETIMEDOUT;
 	char line[8192];
@@ -572,7 +572,7 @@ struct seen {
  * word of it, and to the next one.  A transfer counts if B's memory was not mapped before
  * its end, nor after it, and the reset was still going on.
  */
-static int reset_and_look(struct p2p *p, int (*how)(struct p2p *p), uint64_t other, bool store,
+static int reset_and_look(struct p2p *p, int (*how)(struct p2p *p), u64 other, bool store,
 			  struct seen *seen)
 {
 	struct reset r = { .how = how, .p = p };
@@ -621,7 +621,7 @@ static bool cannot_reset(int ret)
 /* Older kernels list the pages of all devices each time, longer than a reset takes */
 static bool looks_are_slow(struct p2p *p)
 {
-	uint64_t best = UINT64_MAX, start;
+	u64 best = UINT64_MAX, start;
 	int i;
 
 	for (i = 0; i < 3; i++) {
@@ -680,7 +680,7 @@ FIXTURE_TEARDOWN(first)
 TEST_F_TIMEOUT(first, mapped_in_the_midst_of_a_reset, TIMEOUT)
 {
 	struct reset r = { .how = by_bus, .p = &self->p };
-	uint64_t deadline;
+	u64 deadline;
 	int looks = 0;
 	bool gone;
 
@@ -876,7 +876,7 @@ TEST_F_TIMEOUT(error, suspended_until_the_bars_are_back, TIMEOUT)
 {
 	struct reset r = { .how = by_fatal_error, .p = &self->p };
 	struct pollfd told = { .events = POLLIN };
-	uint64_t n;
+	u64 n;
 	int i;
 
 	told.fd = error_eventfd(&self->p);
@@ -1139,7 +1139,7 @@ TEST_F_TIMEOUT(vf, memory_bit_disables_nothing, TIMEOUT)
 /* D3: the mapping is the user's, whatever there is behind it */
 TEST_F_TIMEOUT(suspend, unmap_while_suspended, TIMEOUT)
 {
-	int64_t avail = self->avail;
+	s64 avail = self->avail;
 
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
 	EXPECT_TRUE(is_gone(&self->p, IOVA_BAR));
@@ -1159,7 +1159,7 @@ TEST_F_TIMEOUT(suspend, unmap_while_suspended, TIMEOUT)
 /* D3: and after the release */
 TEST_F_TIMEOUT(suspend, unmap_after_the_release, TIMEOUT)
 {
-	int64_t avail = self->avail;
+	s64 avail = self->avail;
 
 	p2p_release(&self->p, self->bar, MAP_SIZE);
 	expect_gone();
@@ -1211,9 +1211,9 @@ TEST_F_TIMEOUT(suspend, disabled_memory_cannot_be_mapped, TIMEOUT)
 /* D3, D4: RAM on both sides of device memory in one mapping */
 TEST_F_TIMEOUT(suspend, ram_beside_it_goes_on_working, TIMEOUT)
 {
-	const uint64_t iova = IOVA_BAR + SZ_1M;
+	const u64 iova = IOVA_BAR + SZ_1M;
 	long before = proc_locked_kb();
-	uint32_t *low, *high;
+	u32 *low, *high;
 	void *area, *bar;
 
 	area = mmap(NULL, 3 * MAP_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
@@ -1259,7 +1259,7 @@ TEST_F_TIMEOUT(suspend, ram_beside_it_goes_on_working, TIMEOUT)
 /* D11: several vmas in one mapping take an entry each, but not if they adjoin */
 TEST_F_TIMEOUT(suspend, ranges_are_counted, TIMEOUT)
 {
-	const uint64_t iova = IOVA_BAR + SZ_1M;
+	const u64 iova = IOVA_BAR + SZ_1M;
 	void *area;
 	int i;
 
@@ -1292,7 +1292,7 @@ FIXTURE(neighbours) {
 	struct p2p p;
 	struct vfio_pci_device *c;
 	char bdf_c[BDF_LEN];
-	int64_t avail;
+	s64 avail;
 	void *area;
 	int bar_c;
 };
@@ -1552,7 +1552,7 @@ TEST_F_TIMEOUT(suspend, calls_of_dpdk, TIMEOUT)
 }
 
 /* 5.10 cannot unmap all at once, and is asked for the half that is in use */
-static int64_t unmap_all(struct iommu *iommu)
+static s64 unmap_all(struct iommu *iommu)
 {
 	if (dma_has(iommu, VFIO_UNMAP_ALL))
 		return dma_unmap_flags(iommu, 0, 0, VFIO_DMA_UNMAP_FLAG_ALL);
@@ -1668,7 +1668,7 @@ FIXTURE_TEARDOWN(parameter)
 /* D11: one mapping cannot take more entries than there are, and gives back what it took */
 TEST_F_TIMEOUT(parameter, entries_run_out, 900)
 {
-	int64_t avail;
+	s64 avail;
 	void *area;
 	int i;
 
@@ -1705,8 +1705,8 @@ TEST_F_TIMEOUT(parameter, entries_run_out, 900)
 /* G1, D11: mapped page by page it goes and comes back as well, and costs no more entries */
 TEST_F_TIMEOUT(parameter, goes_and_comes_back, TIMEOUT)
 {
-	const uint64_t size = SZ_4M;
-	int64_t avail;
+	const u64 size = SZ_4M;
+	s64 avail;
 	int i;
 
 	if (!strcmp(variant->val, "64000"))

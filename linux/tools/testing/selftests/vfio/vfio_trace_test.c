@@ -488,7 +488,7 @@ struct mapper {
 	pthread_t thread;
 	struct iommu *iommu;
 	void *bar;
-	uint64_t iova;		/* Of the first slot */
+	u64 iova;		/* Of the first slot */
 	bool tidy;		/* Unmaps the rest, too */
 	int error;
 };
@@ -497,8 +497,8 @@ struct mapper {
 static void *map_until_refused(void *arg)
 {
 	struct mapper *m = arg;
-	uint64_t iova;
-	int64_t ret;
+	u64 iova;
+	s64 ret;
 	int i;
 
 	for (i = 0; ; i++) {
@@ -818,7 +818,7 @@ struct slow_map {
 	struct iommu *iommu;
 	void *area;
 	size_t size;
-	uint64_t took;
+	u64 took;
 };
 
 #define PIECE		SZ_32M
@@ -829,7 +829,7 @@ struct slow_map {
 static void *slow_map(void *arg)
 {
 	struct slow_map *s = arg;
-	uint64_t start = now_us();
+	u64 start = now_us();
 
 	if (!dma_map(s->iommu, IOVA_SLOW, s->area, s->size, DMA_RO)) {
 		__atomic_store_n(&s->took, now_us() - start, __ATOMIC_RELAXED);
@@ -848,7 +848,7 @@ TEST_F_TIMEOUT(view, nobody_waits_for_a_reader, TIMEOUT)
 {
 	struct slow_map s = { .iommu = self->p.iommu };
 	const size_t most = 4UL * SZ_1G;
-	uint64_t start, took = 0;
+	u64 start, took = 0;
 	pthread_t map;
 	size_t offset;
 	long kb;

@@ -332,7 +332,7 @@ static bool is_gone(struct p2p *p)
 	       iommu_lookup(p->bdf_a, IOVA_BAR + MAP_SIZE - SZ_4K, NULL) != 1;
 }
 
-/* E13, G1: disabling and enabling memory, and resets */
+/* Disabling and enabling memory, and resets */
 TEST_F_TIMEOUT(bounded, suspend, TIMEOUT)
 {
 	struct result r;
@@ -370,8 +370,8 @@ static long vmstat_read(const char *key)
 }
 
 /*
- * E13, D3: close().  It unpins nothing: that is for whoever unmaps.  The kernel counts
- * pages that are unpinned, by CPU and not exactly.
+ * close() unpins nothing: that is for whoever unmaps.  The kernel counts pages that are
+ * unpinned, by CPU and not exactly.
  */
 TEST_F_TIMEOUT(bounded, close, TIMEOUT)
 {

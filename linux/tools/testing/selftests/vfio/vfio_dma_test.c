@@ -82,7 +82,7 @@ static size_t open_large_bar(struct p2p *p, size_t most)
 	return p->size < most ? p->size : most;
 }
 
-/* D7: a BAR is mapped, and reached, from its first byte to its last */
+/* A BAR is mapped, and reached, from its first byte to its last */
 TEST_F_TIMEOUT(dma, whole_bar_is_mapped_at_the_right_place, TIMEOUT)
 {
 	const size_t off[] = { 0, SZ_4K, SZ_64K + SZ_4K, SZ_1M - SZ_4K, SZ_1M - 4 };
@@ -106,7 +106,7 @@ TEST_F_TIMEOUT(dma, whole_bar_is_mapped_at_the_right_place, TIMEOUT)
 	expect_nothing_mapped(_metadata, &self->p, size, self->avail, self->locked);
 }
 
-/* D7: offsets within the BAR and within its mmap are both counted */
+/* Offsets within the BAR and within its mmap are both counted */
 TEST_F_TIMEOUT(dma, mapping_from_the_middle_of_an_mmap, TIMEOUT)
 {
 	void *bar;
@@ -120,7 +120,7 @@ TEST_F_TIMEOUT(dma, mapping_from_the_middle_of_an_mmap, TIMEOUT)
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + SZ_64K, NULL));
 }
 
-/* D7: vmas that are neighbours but not in the order of the BAR they map */
+/* Vmas that are neighbours but not in the order of the BAR they map */
 TEST_F_TIMEOUT(dma, mapping_over_vmas_in_reverse_order, TIMEOUT)
 {
 	const int pages = 8;
@@ -143,7 +143,7 @@ TEST_F_TIMEOUT(dma, mapping_over_vmas_in_reverse_order, TIMEOUT)
 	expect_nothing_mapped(_metadata, &self->p, pages * SZ_4K, self->avail, self->locked);
 }
 
-/* D7, B3: a BAR that the CPU has touched in part is mapped all the same */
+/* A BAR that the CPU has touched in part is mapped all the same */
 TEST_F_TIMEOUT(dma, partly_touched_bar, TIMEOUT)
 {
 	size_t size, off;
@@ -164,7 +164,7 @@ TEST_F_TIMEOUT(dma, partly_touched_bar, TIMEOUT)
 		EXPECT_TRUE(iommu_maps(self->p.bdf_a, IOVA_BAR + off, self->p.phys + off));
 }
 
-/* B1: the vma alone is enough, the file descriptor may be closed */
+/* The vma alone is enough, the file descriptor may be closed */
 TEST_F_TIMEOUT(dma, mapping_from_an_mmap_whose_fd_is_closed, TIMEOUT)
 {
 	void *bar;
@@ -176,7 +176,7 @@ TEST_F_TIMEOUT(dma, mapping_from_an_mmap_whose_fd_is_closed, TIMEOUT)
 	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
 }
 
-/* A8: DMA mapping does not fill the CPU's page tables */
+/* DMA mapping does not fill the CPU's page tables */
 TEST_F_TIMEOUT(dma, cpu_page_tables_stay_empty, TIMEOUT)
 {
 	long before, after;
@@ -198,7 +198,7 @@ TEST_F_TIMEOUT(dma, cpu_page_tables_stay_empty, TIMEOUT)
 	EXPECT_EQ(size, dma_unmap(self->p.iommu, IOVA_BAR, size));
 }
 
-/* D10: device memory is not locked memory */
+/* Device memory is not locked memory */
 TEST_F_TIMEOUT(dma, bar_is_not_charged_to_the_process, TIMEOUT)
 {
 	void *bar;
@@ -211,7 +211,7 @@ TEST_F_TIMEOUT(dma, bar_is_not_charged_to_the_process, TIMEOUT)
 	EXPECT_EQ(self->locked, proc_locked_kb());
 }
 
-/* D10: so no limit on locked memory stands in its way */
+/* So no limit on locked memory stands in its way */
 TEST_F_TIMEOUT(dma, bar_is_mapped_without_a_right_to_lock_memory, TIMEOUT)
 {
 	struct rlimit none = { 0, 0 };
@@ -233,7 +233,7 @@ TEST_F_TIMEOUT(dma, bar_is_mapped_without_a_right_to_lock_memory, TIMEOUT)
 	EXPECT_EQ(0, status);
 }
 
-/* D6: what the process may only read, a device must not write */
+/* What the process may only read, a device must not write */
 TEST_F_TIMEOUT(dma, read_only_mmap_is_not_dma_writable, TIMEOUT)
 {
 	void *bar;
@@ -251,7 +251,7 @@ TEST_F_TIMEOUT(dma, read_only_mmap_is_not_dma_writable, TIMEOUT)
 	expect_nothing_mapped(_metadata, &self->p, SZ_64K, self->avail, self->locked);
 }
 
-/* D6: reading is another matter */
+/* Reading is another matter */
 TEST_F_TIMEOUT(dma, read_only_mmap_is_dma_readable, TIMEOUT)
 {
 	u32 *ram = self->p.scratch;
@@ -268,7 +268,7 @@ TEST_F_TIMEOUT(dma, read_only_mmap_is_dma_readable, TIMEOUT)
 	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR, 0));
 }
 
-/* D6: part of the range is writable, part is not */
+/* Part of the range is writable, part is not */
 TEST_F_TIMEOUT(dma, mprotected_part_of_a_bar_is_not_dma_writable, TIMEOUT)
 {
 	void *bar;
@@ -281,7 +281,7 @@ TEST_F_TIMEOUT(dma, mprotected_part_of_a_bar_is_not_dma_writable, TIMEOUT)
 	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K / 2, DMA_RW));
 }
 
-/* D1: memory of another owner is refused, quietly, and nothing is left behind */
+/* Memory of another owner is refused, quietly, and nothing is left behind */
 TEST_F_TIMEOUT(dma, foreign_pfnmap_is_refused, TIMEOUT)
 {
 	int log;
@@ -295,7 +295,7 @@ TEST_F_TIMEOUT(dma, foreign_pfnmap_is_refused, TIMEOUT)
 	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR, 0));
 }
 
-/* D1, D10: memory of another owner behind a BAR and RAM that are fine */
+/* Memory of another owner behind a BAR and RAM that are fine */
 TEST_F_TIMEOUT(dma, foreign_pfnmap_beside_a_bar_is_refused, TIMEOUT)
 {
 	void *area;
@@ -316,7 +316,7 @@ TEST_F_TIMEOUT(dma, foreign_pfnmap_beside_a_bar_is_refused, TIMEOUT)
 	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR + SZ_64K, 0));
 }
 
-/* D10: RAM, a BAR, and then nothing at all */
+/* RAM, a BAR, and then nothing at all */
 TEST_F_TIMEOUT(dma, mapping_that_fails_half_way_leaves_nothing, TIMEOUT)
 {
 	void *area;
@@ -336,7 +336,7 @@ TEST_F_TIMEOUT(dma, mapping_that_fails_half_way_leaves_nothing, TIMEOUT)
 	EXPECT_EQ(0, p2p_open_peer(&self->p));
 }
 
-/* E11: memory that is disabled is not mapped, and the caller hears of it */
+/* Memory that is disabled is not mapped, and the caller hears of it */
 TEST_F_TIMEOUT(dma, disabled_memory_is_refused, TIMEOUT)
 {
 	void *bar;
@@ -352,7 +352,7 @@ TEST_F_TIMEOUT(dma, disabled_memory_is_refused, TIMEOUT)
 	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
 }
 
-/* E11, D4: of two devices in the range the second has its memory disabled */
+/* Of two devices in the range the second has its memory disabled */
 TEST_F_TIMEOUT(dma, disabled_memory_behind_ram_is_refused, TIMEOUT)
 {
 	void *area;
@@ -367,7 +367,7 @@ TEST_F_TIMEOUT(dma, disabled_memory_behind_ram_is_refused, TIMEOUT)
 	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
 }
 
-/* D3: one request unmaps BARs and RAM, as it always did */
+/* One request unmaps BARs and RAM, as it always did */
 TEST_F_TIMEOUT(dma, one_unmap_covers_bars_and_ram, TIMEOUT)
 {
 	void *bar, *ram;
@@ -387,7 +387,7 @@ TEST_F_TIMEOUT(dma, one_unmap_covers_bars_and_ram, TIMEOUT)
 	expect_nothing_mapped(_metadata, &self->p, SZ_1M, self->avail, self->locked);
 }
 
-/* D3: what is mapped is taken, as ever */
+/* What is mapped is taken, as ever */
 TEST_F_TIMEOUT(dma, mapped_iova_is_refused, TIMEOUT)
 {
 	void *bar;

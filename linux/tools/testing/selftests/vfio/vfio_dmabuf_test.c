@@ -166,7 +166,7 @@ FIXTURE_TEARDOWN(dmabuf)
 	close_exporter(&self->e);
 }
 
-/* A9: while memory is disabled */
+/* While memory is disabled */
 TEST_F_TIMEOUT(dmabuf, memory_disabled, TIMEOUT)
 {
 	vfio_pci_cmd_clear(self->e.b, PCI_COMMAND_MEMORY);
@@ -177,7 +177,7 @@ TEST_F_TIMEOUT(dmabuf, memory_disabled, TIMEOUT)
 	expect_back(_metadata, &self->e);
 }
 
-/* A9: memory is not disabled if that fails */
+/* Memory is not disabled if that fails */
 TEST_F_TIMEOUT(dmabuf, memory_cannot_be_disabled, TIMEOUT)
 {
 	char param[BDF_LEN + 8];
@@ -203,7 +203,7 @@ TEST_F_TIMEOUT(dmabuf, memory_cannot_be_disabled, TIMEOUT)
 	expect_back(_metadata, &self->e);
 }
 
-/* A9: while the device is in D3hot */
+/* While the device is in D3hot */
 TEST_F_TIMEOUT(dmabuf, power_state, TIMEOUT)
 {
 	dev_set_power(self->e.b, D3HOT);
@@ -214,7 +214,7 @@ TEST_F_TIMEOUT(dmabuf, power_state, TIMEOUT)
 	expect_back(_metadata, &self->e);
 }
 
-/* A9: during a reset */
+/* During a reset */
 TEST_F_TIMEOUT(dmabuf, reset, TIMEOUT)
 {
 	vfio_pci_device_reset(self->e.b);
@@ -222,7 +222,7 @@ TEST_F_TIMEOUT(dmabuf, reset, TIMEOUT)
 	expect_back(_metadata, &self->e);
 }
 
-/* A9: in low power, which ends when the device is woken up */
+/* In low power, which ends when the device is woken up */
 TEST_F_TIMEOUT(dmabuf, wakeup, TIMEOUT)
 {
 	struct pollfd woken = { .events = POLLIN };
@@ -298,7 +298,7 @@ FIXTURE_TEARDOWN(low_power)
 	close_exporter(&self->e);
 }
 
-/* A9: in low power, which does not end by that */
+/* In low power, which does not end by that */
 TEST_F_TIMEOUT(low_power, does_not_end, TIMEOUT)
 {
 	int another;
@@ -370,7 +370,7 @@ FIXTURE_TEARDOWN(sriov)
 	close_exporter(&self->e);
 }
 
-/* A9: enabling SR-IOV ends D3hot */
+/* Enabling SR-IOV ends D3hot */
 TEST_F_TIMEOUT(sriov, power_state, TIMEOUT)
 {
 	dev_set_power(self->e.b, D3HOT);
@@ -381,7 +381,7 @@ TEST_F_TIMEOUT(sriov, power_state, TIMEOUT)
 	expect_back(_metadata, &self->e);
 }
 
-/* A9: and is no matter of memory that is disabled */
+/* And is no matter of memory that is disabled */
 TEST_F_TIMEOUT(sriov, memory_disabled, TIMEOUT)
 {
 	vfio_pci_cmd_clear(self->e.b, PCI_COMMAND_MEMORY);

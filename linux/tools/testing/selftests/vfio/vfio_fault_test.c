@@ -50,7 +50,7 @@ FIXTURE_TEARDOWN(fault)
 	fd_close(&self->inject);
 }
 
-/* D10: a mapping of RAM and of device memory */
+/* A mapping of RAM and of device memory */
 TEST_F_TIMEOUT(fault, map_unwinds_from_every_failed_allocation, TIMEOUT)
 {
 	int nth, ret, failed = 0, left = 0;
@@ -98,9 +98,9 @@ TEST_F_TIMEOUT(fault, map_unwinds_from_every_failed_allocation, TIMEOUT)
 }
 
 /*
- * D10: contiguous pages that need two page tables, of which there is no memory for the
- * second.  IOVA and memory differ in their place within a table, so no entry is a large one.
- * A table that is not all unmapped stays, so each round has others.
+ * Contiguous pages that need two page tables, of which there is no memory for the second.
+ * IOVA and memory differ in their place within a table, so no entry is a large one.  A table
+ * that is not all unmapped stays, so each round has others.
  */
 TEST_F_TIMEOUT(fault, map_of_a_huge_page_unwinds, TIMEOUT)
 {
@@ -140,9 +140,9 @@ TEST_F_TIMEOUT(fault, map_of_a_huge_page_unwinds, TIMEOUT)
 }
 
 /*
- * E13: no allocation that the device's release would wait for may wait for memory itself.
- * Such an allocation may fail while there is memory, and is made up for: MAP_DMA succeeds.
- * Each round needs page tables that are not there yet.
+ * No allocation that the device's release would wait for may wait for memory itself.  Such an
+ * allocation may fail while there is memory, and is made up for: MAP_DMA succeeds.  Each
+ * round needs page tables that are not there yet.
  */
 TEST_F_TIMEOUT(fault, map_makes_up_for_what_cannot_wait, TIMEOUT)
 {
@@ -177,7 +177,7 @@ TEST_F_TIMEOUT(fault, map_makes_up_for_what_cannot_wait, TIMEOUT)
 	EXPECT_FALSE(more);
 }
 
-/* D3: a close() that has no memory to spare removes the mappings nevertheless */
+/* A close() that has no memory to spare removes the mappings nevertheless */
 TEST_F_TIMEOUT(fault, release_works_whatever_allocation_fails, TIMEOUT)
 {
 	int nth, left = 0;
@@ -209,9 +209,9 @@ TEST_F_TIMEOUT(fault, release_works_whatever_allocation_fails, TIMEOUT)
 }
 
 /*
- * G1: memory that comes back when there is none to map it stays suspended, and is mapped
- * when the user maps or unmaps anything, or when it is enabled the next time.  What is
- * mapped has page tables that go and come with it.
+ * Memory that comes back when there is none to map it stays suspended, and is mapped when
+ * the user maps or unmaps anything, or when it is enabled the next time.  What is mapped has
+ * page tables that go and come with it.
  */
 TEST_F_TIMEOUT(fault, resume_that_fails_is_made_good, TIMEOUT)
 {
@@ -265,7 +265,7 @@ TEST_F_TIMEOUT(fault, resume_that_fails_is_made_good, TIMEOUT)
 	EXPECT_EQ(size, dma_unmap(self->p.iommu, iova, size));
 }
 
-/* A1: a device that cannot be had for want of memory can be had afterwards */
+/* A device that cannot be had for want of memory can be had afterwards */
 TEST_F_TIMEOUT(fault, open_unwinds_from_every_failed_allocation, TIMEOUT)
 {
 	int nth, failed = 0;
@@ -368,7 +368,7 @@ static void probe_in_this_thread(const char *bdf)
 	write_text(path, "-1");
 }
 
-/* A1, E12: binding the driver, which makes what belongs to the device */
+/* Binding the driver, which makes what belongs to the device */
 TEST_F_TIMEOUT(fault, bind_unwinds_from_every_failed_allocation, TIMEOUT)
 {
 	int nth, log, rounds = 3, failed = 0, left = 0;

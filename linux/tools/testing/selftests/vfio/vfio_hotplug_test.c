@@ -122,7 +122,7 @@ static void *rescan_peer(struct __test_metadata *_metadata, struct p2p *p)
 	return bar;
 }
 
-/* E10: unbind after the device is closed, its mapping never unmapped */
+/* Unbind after the device is closed, its mapping never unmapped */
 TEST_F_TIMEOUT(plug, unbind_after_close, TIMEOUT)
 {
 	struct action a;
@@ -143,7 +143,7 @@ TEST_F_TIMEOUT(plug, unbind_after_close, TIMEOUT)
 	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
 }
 
-/* E10: unbind waits for an open device, and for nothing else */
+/* Unbind waits for an open device, and for nothing else */
 TEST_F_TIMEOUT(plug, unbind_before_close, TIMEOUT)
 {
 	struct action a;
@@ -163,7 +163,7 @@ TEST_F_TIMEOUT(plug, unbind_before_close, TIMEOUT)
 	EXPECT_EQ(2 * SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR, 2 * SZ_1M));
 }
 
-/* E10: the same with the device removed from the kernel's sight, and found again */
+/* The same with the device removed from the kernel's sight, and found again */
 TEST_F_TIMEOUT(plug, remove_and_rescan, TIMEOUT)
 {
 	self->bar = map_peer(_metadata, &self->p);
@@ -178,7 +178,7 @@ TEST_F_TIMEOUT(plug, remove_and_rescan, TIMEOUT)
 	self->bar = rescan_peer(_metadata, &self->p);
 }
 
-/* E10: a group that is held open outlives its device, and is closed after it went */
+/* A group that is held open outlives its device, and is closed after it went */
 TEST_F_TIMEOUT(plug, remove_while_the_group_is_open, TIMEOUT)
 {
 	int group;
@@ -193,7 +193,7 @@ TEST_F_TIMEOUT(plug, remove_while_the_group_is_open, TIMEOUT)
 	self->bar = rescan_peer(_metadata, &self->p);
 }
 
-/* E1, E10: threads unbind and bind while the device is opened, mapped and closed */
+/* Threads unbind and bind while the device is opened, mapped and closed */
 TEST_F_TIMEOUT(plug, unbind_and_bind_racing_open_and_close, TIMEOUT)
 {
 	int round, opened = 0;
@@ -268,7 +268,7 @@ static int find_slot(struct p2p *p, const struct pci_want *want, unsigned int nt
 	return 0;
 }
 
-/* E10: the slot is powered off after the device is closed */
+/* The slot is powered off after the device is closed */
 TEST_F_TIMEOUT(plug, slot_power_off_after_close, TIMEOUT)
 {
 	struct action a;
@@ -294,7 +294,7 @@ TEST_F_TIMEOUT(plug, slot_power_off_after_close, TIMEOUT)
 	EXPECT_EQ(SZ_4K, dma_unmap(self->p.iommu, IOVA_BAR, SZ_4K));
 }
 
-/* E10: and before, when it has to wait for that */
+/* And before, when it has to wait for that */
 TEST_F_TIMEOUT(plug, slot_power_off_before_close, TIMEOUT)
 {
 	struct action a;

@@ -132,7 +132,7 @@ static bool fails_to_move_hugetlb(void)
 	return kernel_since(5, 13) && !kernel_since(6, 10);
 }
 
-/* F2: pages that are to stay for long do not stay where all has to be movable */
+/* Pages that are to stay for long do not stay where all has to be movable */
 TEST_F_TIMEOUT(movable, pages_leave_the_movable_zone, TIMEOUT)
 {
 	u64 before[PAGES], after[PAGES];
@@ -297,7 +297,7 @@ FIXTURE_TEARDOWN(dax)
 	fs_close(&self->fs);
 }
 
-/* F2: fs-dax memory is refused; the file can be truncated, and the filesystem unmounted */
+/* Memory of fs-dax is refused; the file can be truncated, and the filesystem unmounted */
 TEST_F_TIMEOUT(dax, fs_dax_is_refused, TIMEOUT)
 {
 	struct fs *fs = &self->fs;
@@ -316,7 +316,7 @@ TEST_F_TIMEOUT(dax, fs_dax_is_refused, TIMEOUT)
 	EXPECT_EQ(0, fs_unmount(fs));
 }
 
-/* F2: so is memory that is fine as far as to where fs-dax memory begins */
+/* So is memory that is fine as far as to where fs-dax memory begins */
 TEST_F_TIMEOUT(dax, ram_beside_fs_dax_is_refused, TIMEOUT)
 {
 	struct fs *fs = &self->fs;
@@ -393,7 +393,7 @@ static int pages_cached(int fd)
 	return n;
 }
 
-/* F1: the page cache keeps pages that are mapped for DMA, as it does not keep others */
+/* The page cache keeps pages that are mapped for DMA, as it does not keep others */
 TEST_F_TIMEOUT(file, page_cache_keeps_the_pages, TIMEOUT)
 {
 	const int pages = FILE_SIZE / SZ_4K;
@@ -436,7 +436,7 @@ TEST_F_TIMEOUT(file, page_cache_keeps_the_pages, TIMEOUT)
 	EXPECT_EQ(0, fs_unmount(fs));
 }
 
-/* F1: shared by processes that write to it, move it, and unmap their halves of it */
+/* Shared by processes that write to it, move it, and unmap their halves of it */
 TEST_F_TIMEOUT(file, pages_of_a_file_stay, TIMEOUT)
 {
 	const int half = FILE_SIZE / 2, pages = half / SZ_4K;
@@ -481,7 +481,7 @@ TEST_F_TIMEOUT(file, pages_of_a_file_stay, TIMEOUT)
 	EXPECT_EQ(0, fs_unmount(fs));
 }
 
-/* F1, F2: for the device to write: true to the file, or refused since 8ac268436e6d in 6.5 */
+/* For the device to write: true to the file, or refused since 8ac268436e6d in 6.5 */
 TEST_F_TIMEOUT(file, file_is_written_or_refused, TIMEOUT)
 {
 	struct fs *fs = &self->fs;
@@ -501,8 +501,8 @@ TEST_F_TIMEOUT(file, file_is_written_or_refused, TIMEOUT)
 }
 
 /*
- * F1: what a process must not do.  A file can be truncated while it is mapped for DMA, and
- * what was cut off is from then on the device's alone.
+ * What a process must not do.  A file can be truncated while it is mapped for DMA, and what
+ * was cut off is from then on the device's alone.
  */
 TEST_F_TIMEOUT(file, truncated_pages_are_the_devices_alone, TIMEOUT)
 {

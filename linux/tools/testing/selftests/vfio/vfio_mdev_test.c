@@ -246,7 +246,7 @@ static void expect_kept(struct __test_metadata *_metadata, struct _test_data_mde
 	EXPECT_EQ(self->locked, proc_locked_kb());
 }
 
-/* D9: a container of its own, without an IOMMU: the pin is the only use of the memory */
+/* A container of its own, without an IOMMU: the pin is the only use of the memory */
 TEST_F_TIMEOUT(mdev, release_drops_what_is_only_pinned, 120)
 {
 	open_alone(_metadata, self);
@@ -258,7 +258,7 @@ TEST_F_TIMEOUT(mdev, release_drops_what_is_only_pinned, 120)
 	expect_kept(_metadata, self, variant, self->iommu, pin_kb(variant));
 }
 
-/* D9, D4: mapped to an IOMMU too */
+/* Mapped to an IOMMU too */
 TEST_F_TIMEOUT(mdev, release_leaves_what_is_pinned_beside_it, 120)
 {
 	ASSERT_EQ(0, mdev_open(&self->mdev, UUID, self->p.iommu));
@@ -276,7 +276,7 @@ TEST_F_TIMEOUT(mdev, release_leaves_what_is_pinned_beside_it, 120)
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, self->pin_iova, NULL));
 }
 
-/* D9: the user's own unmapping works as for RAM, and leaves the release nothing to do */
+/* The user's own unmapping works as for RAM, and leaves the release nothing to do */
 TEST_F_TIMEOUT(mdev, unmap_unpins, 120)
 {
 	struct pin_info info;
@@ -294,7 +294,7 @@ TEST_F_TIMEOUT(mdev, unmap_unpins, 120)
 	EXPECT_EQ(0, dma_unmap(self->iommu, IOVA_BAR, self->size));
 }
 
-/* D9, E11: a pin that cannot be had is an error, not a page */
+/* A pin that cannot be had is an error, not a page */
 TEST_F_TIMEOUT(mdev, pin_of_disabled_memory_is_refused, 120)
 {
 	int ret;
@@ -313,7 +313,7 @@ TEST_F_TIMEOUT(mdev, pin_of_disabled_memory_is_refused, 120)
 	p2p_release(&self->p, self->bar, SZ_64K);
 }
 
-/* D9, D7, D3: not mapped to any IOMMU, until a group joins that has one */
+/* Not mapped to any IOMMU, until a group joins that has one */
 TEST_F_TIMEOUT(mdev, group_that_joins_later_gets_the_bar_mapped, 120)
 {
 	struct vfio_pci_device *late;
@@ -336,7 +336,7 @@ TEST_F_TIMEOUT(mdev, group_that_joins_later_gets_the_bar_mapped, 120)
 	dev_close(&late);
 }
 
-/* D9, D7: the IOMMU group leaves, the mediated device and its pin stay */
+/* The IOMMU group leaves, the mediated device and its pin stay */
 TEST_F_TIMEOUT(mdev, group_that_leaves_keeps_the_pin, 120)
 {
 	struct vfio_pci_device *late;
@@ -434,7 +434,7 @@ static int end_from_afar(int sock, pid_t pid)
 	return status;
 }
 
-/* F2: what is pinned is the memory of who mapped it, and who is charged, whoever asks */
+/* What is pinned is the memory of who mapped it, and who is charged, whoever asks */
 TEST_F_TIMEOUT(mdev, memory_of_another_process_is_pinned, 120)
 {
 	struct pin_info info;
@@ -465,7 +465,7 @@ TEST_F_TIMEOUT(mdev, memory_of_another_process_is_pinned, 120)
 	EXPECT_EQ(locked, proc_locked_kb());
 }
 
-/* F2: fs-dax memory is refused when it is to be pinned, if nobody had to pin it before */
+/* Memory of fs-dax is refused when it is to be pinned, if nobody had to pin it before */
 TEST_F_TIMEOUT(mdev, fs_dax_of_another_process_is_refused, 120)
 {
 	char dir[PMEM_DIR_LEN], path[64];
@@ -501,7 +501,7 @@ TEST_F_TIMEOUT(mdev, fs_dax_of_another_process_is_refused, 120)
 	EXPECT_EQ(0, pmem_unmount(dir));
 }
 
-/* B2, D10: a bus driver that has not opted in */
+/* A bus driver that has not opted in */
 TEST_F_TIMEOUT(mdev, memory_of_a_mediated_device_is_refused, 120)
 {
 	u64 last = self->size - SZ_4K;
@@ -617,7 +617,7 @@ FIXTURE_TEARDOWN(race)
 	tear_down(&self->mdev);
 }
 
-/* D9, E1, E6: whoever unmaps, nothing stays pinned, charged or mapped */
+/* Whoever unmaps, nothing stays pinned, charged or mapped */
 TEST_F_TIMEOUT(race, release_racing_unmap_with_pins, 240)
 {
 	struct _test_data_mdev *m = &self->mdev;

@@ -97,7 +97,7 @@ static void expect_there(struct __test_metadata *_metadata, const void *bar, siz
 	EXPECT_EQ(0, bus_read32(bar + size - SZ_4K, NULL));
 }
 
-/* A5, A7: SIGBUS while memory is disabled, no longer and no shorter */
+/* SIGBUS while memory is disabled, no longer and no shorter */
 TEST_F_TIMEOUT(bar, unreachable_while_memory_is_disabled, TIMEOUT)
 {
 	int i;
@@ -110,7 +110,7 @@ TEST_F_TIMEOUT(bar, unreachable_while_memory_is_disabled, TIMEOUT)
 	}
 }
 
-/* A2: two mmaps of one file, and one of a second file */
+/* Two mmaps of one file, and one of a second file */
 TEST_F_TIMEOUT(bar, every_mmap_of_every_open_is_unreachable, TIMEOUT)
 {
 	void *same, *other;
@@ -206,7 +206,7 @@ static int reader_stop(struct reader *r)
 	return waitpid(r->pid, &status, 0) == r->pid ? status : -errno;
 }
 
-/* A2: a child has copies of the mappings, whether it touched them or not */
+/* A child has copies of the mappings, whether it touched them or not */
 TEST_F_TIMEOUT(bar, unreachable_in_a_forked_child, TIMEOUT)
 {
 	struct reader touched, untouched;
@@ -227,7 +227,7 @@ TEST_F_TIMEOUT(bar, unreachable_in_a_forked_child, TIMEOUT)
 	EXPECT_EQ(0, reader_stop(&untouched));
 }
 
-/* A2: the parent has given up its mapping, the child has not */
+/* The parent has given up its mapping, the child has not */
 TEST_F_TIMEOUT(bar, unreachable_in_a_child_alone, TIMEOUT)
 {
 	struct reader r;
@@ -251,7 +251,7 @@ static void *move(void *from, size_t size)
 	return to == MAP_FAILED ? NULL : to;
 }
 
-/* A2: mremap() moves the mapping and its page table entries with it */
+/* mremap() moves the mapping and its page table entries with it */
 TEST_F_TIMEOUT(bar, unreachable_after_mremap, TIMEOUT)
 {
 	void *moved;
@@ -272,7 +272,7 @@ TEST_F_TIMEOUT(bar, unreachable_after_mremap, TIMEOUT)
 	vfio_pci_cmd_set(self->b.dev, PCI_COMMAND_MEMORY);
 }
 
-/* A2: what a munmap() in the middle leaves are two mappings */
+/* What a munmap() in the middle leaves are two mappings */
 TEST_F_TIMEOUT(bar, unreachable_after_partial_munmap, TIMEOUT)
 {
 	if (self->b.size < 3 * SZ_4K)
@@ -294,7 +294,7 @@ TEST_F_TIMEOUT(bar, unreachable_after_partial_munmap, TIMEOUT)
 	EXPECT_EQ(0, bus_read32(self->b.bar + 2 * SZ_4K, NULL));
 }
 
-/* A2: and mprotect() splits and merges them */
+/* And mprotect() splits and merges them */
 TEST_F_TIMEOUT(bar, unreachable_after_mprotect, TIMEOUT)
 {
 	ASSERT_EQ(0, mprotect(self->b.bar, SZ_4K, PROT_READ));
@@ -330,7 +330,7 @@ static long long mapping_offset(const void *addr)
 	return ret;
 }
 
-/* A4: a mapping keeps the offset it was made with, it does not get a page frame number */
+/* A mapping keeps the offset it was made with, it does not get a page frame number */
 TEST_F_TIMEOUT(bar, file_offset_of_an_mmap_is_the_regions, TIMEOUT)
 {
 	struct vfio_region_info info;
@@ -348,7 +348,7 @@ static long minor_faults(void)
 	return getrusage(RUSAGE_SELF, &usage) ? -1 : usage.ru_minflt;
 }
 
-/* A5: the memory of other devices has nothing to do with it, and is not zapped either */
+/* The memory of other devices has nothing to do with it, and is not zapped either */
 TEST_F_TIMEOUT(bar, other_devices_stay_reachable, TIMEOUT)
 {
 	long faults;
@@ -521,7 +521,7 @@ static void *touch_once_thread(void *arg)
 	return NULL;
 }
 
-/* E2: threads that fault the same empty pages at the same moment */
+/* Threads that fault the same empty pages at the same moment */
 TEST_F_TIMEOUT(stress, concurrent_faults_on_one_page_are_safe, TIMEOUT)
 {
 	struct touch t = { .bar = self->b.bar, .size = self->b.size };
@@ -544,7 +544,7 @@ TEST_F_TIMEOUT(stress, concurrent_faults_on_one_page_are_safe, TIMEOUT)
 	EXPECT_EQ(0, t.bad_faults);
 }
 
-/* A7: many threads, SIGBUS exactly while memory is disabled */
+/* Many threads, SIGBUS exactly while memory is disabled */
 TEST_F_TIMEOUT(stress, concurrent_faults_raise_sigbus_only_while_disabled, TIMEOUT)
 {
 	struct touch t;
@@ -569,7 +569,7 @@ TEST_F_TIMEOUT(stress, concurrent_faults_raise_sigbus_only_while_disabled, TIMEO
 	EXPECT_LT(0, t.faults);
 }
 
-/* A2, E9: children come and go with copies of the mapping while memory goes and comes */
+/* Children come and go with copies of the mapping while memory goes and comes */
 TEST_F_TIMEOUT(stress, fork_and_exit_while_memory_is_toggled, TIMEOUT)
 {
 	struct touch *t;
@@ -623,7 +623,7 @@ TEST_F_TIMEOUT(stress, fork_and_exit_while_memory_is_toggled, TIMEOUT)
 	munmap(t, sizeof(*t));
 }
 
-/* A6, A7: read() of a BAR into the mmap of a BAR while memory is toggled */
+/* read() of a BAR into the mmap of a BAR while memory is toggled */
 TEST_F_TIMEOUT(stress, read_and_write_with_a_bar_as_the_buffer, TIMEOUT)
 {
 	struct vfio_region_info info;
@@ -695,7 +695,7 @@ FIXTURE_TEARDOWN(reset)
 	iommu_close(&self->iommu);
 }
 
-/* A7: faults wait for the reset */
+/* Faults wait for the reset */
 TEST_F_TIMEOUT(reset, faults_wait_for_a_reset, TIMEOUT)
 {
 	struct touch t;
@@ -714,7 +714,7 @@ TEST_F_TIMEOUT(reset, faults_wait_for_a_reset, TIMEOUT)
 	EXPECT_LT(0, t.reads);
 }
 
-/* A7: a hot reset is held off by nobody for ever: it works, or it says EBUSY */
+/* A hot reset is held off by nobody for ever: it works, or it says EBUSY */
 TEST_F_TIMEOUT(reset, faults_wait_for_a_hot_reset, TIMEOUT)
 {
 	int i, ret, busy = 0, done = 0;
@@ -743,7 +743,7 @@ TEST_F_TIMEOUT(reset, faults_wait_for_a_hot_reset, TIMEOUT)
 	EXPECT_EQ(0, t.bad_reads);
 }
 
-/* A7: the kernel itself reads from the BAR, on behalf of a system call */
+/* The kernel itself reads from the BAR, on behalf of a system call */
 TEST_F_TIMEOUT(reset, system_calls_wait_for_a_reset, TIMEOUT)
 {
 	int i, fd[2], status;
@@ -783,7 +783,7 @@ FIXTURE_TEARDOWN(region)
 {
 }
 
-/* A6: the arguments of a hot reset are in a BAR of the device that is reset */
+/* The arguments of a hot reset are in a BAR of the device that is reset */
 TEST_F_TIMEOUT(region, hot_reset_with_its_arguments_in_the_bar, TIMEOUT)
 {
 	struct vfio_pci_hot_reset *arg;
@@ -816,7 +816,7 @@ TEST_F_TIMEOUT(region, hot_reset_with_its_arguments_in_the_bar, TIMEOUT)
 	iommu_cleanup(iommu);
 }
 
-/* A5: memory that the memory enable bit does not govern stays where it is */
+/* Memory that the memory enable bit does not govern stays where it is */
 TEST_F_TIMEOUT(region, device_specific_regions_stay_reachable, TIMEOUT)
 {
 	unsigned int i, found = 0;

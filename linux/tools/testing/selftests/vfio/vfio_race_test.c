@@ -175,7 +175,7 @@ static void crowd_judge(struct __test_metadata *_metadata, const struct crowd *c
 		TH_LOG("the last error was: %s", strerror(c->last_error));
 }
 
-/* E6: whoever comes first, what is left is nothing */
+/* Whoever comes first, what is left is nothing */
 TEST_F_TIMEOUT(race, map_racing_release_leaves_no_mapping, TIMEOUT)
 {
 	struct crowd c = { .slots = 32, .keep = true };
@@ -206,7 +206,7 @@ TEST_F_TIMEOUT(race, map_racing_release_leaves_no_mapping, TIMEOUT)
 	EXPECT_LT(0, c.mapped);
 }
 
-/* E1, E6: the same with mappings that come and go all the time */
+/* The same with mappings that come and go all the time */
 TEST_F_TIMEOUT(race, map_and_unmap_racing_release_leave_no_mapping, TIMEOUT)
 {
 	struct crowd c = { .slots = 32 };
@@ -230,7 +230,7 @@ TEST_F_TIMEOUT(race, map_and_unmap_racing_release_leave_no_mapping, TIMEOUT)
 	EXPECT_EQ(0, left);
 }
 
-/* E1: the user unmaps what the release is about to remove */
+/* The user unmaps what the release is about to remove */
 TEST_F_TIMEOUT(race, unmap_racing_release, TIMEOUT)
 {
 	struct crowd c = { .slots = 64 };
@@ -262,7 +262,7 @@ TEST_F_TIMEOUT(race, unmap_racing_release, TIMEOUT)
 	EXPECT_EQ(avail, dma_avail(self->p.iommu));
 }
 
-/* C3: a group that has left its container has left no mapping of its device */
+/* A group that has left its container has left no mapping of its device */
 static void *detach_thread(void *arg)
 {
 	struct p2p *p = arg;
@@ -327,7 +327,7 @@ static void *visitor_thread(void *arg)
 	return NULL;
 }
 
-/* D3: a group that joins gets the mappings that are there, and none that are not */
+/* A group that joins gets the mappings that are there, and none that are not */
 TEST_F_TIMEOUT(race, groups_come_and_go_during_release, TIMEOUT)
 {
 	struct visitor v = { .ret = 0 };
@@ -359,7 +359,7 @@ TEST_F_TIMEOUT(race, groups_come_and_go_during_release, TIMEOUT)
 	printf("# %lu visits\n", v.visits);
 }
 
-/* E4, E9: the container of the mapper goes at the moment the device goes */
+/* The container of the mapper goes at the moment the device goes */
 static void *close_mapper_thread(void *arg)
 {
 	struct p2p *p = arg;
@@ -404,8 +404,8 @@ TEST_F_TIMEOUT(race, close_of_the_mappers_container_racing_release, TIMEOUT)
 }
 
 /*
- * E4, E9: two processes, one with the mapping and one with the device, die together, in
- * either order, or the owner alone
+ * Two processes, one with the mapping and one with the device, die together, in either
+ * order, or the owner alone
  */
 TEST_F_TIMEOUT(race, mapper_and_owner_are_killed_together, TIMEOUT)
 {
@@ -479,7 +479,7 @@ TEST_F_TIMEOUT(race, mapper_and_owner_are_killed_together, TIMEOUT)
 	EXPECT_EQ(0, p2p_open_peer(&self->p));
 }
 
-/* E9: a process is killed while its threads map and unmap */
+/* A process is killed while its threads map and unmap */
 TEST_F_TIMEOUT(race, sigkill_in_the_middle_of_map_and_unmap, TIMEOUT)
 {
 	struct crowd c = { .slots = 32 };
@@ -514,7 +514,7 @@ TEST_F_TIMEOUT(race, sigkill_in_the_middle_of_map_and_unmap, TIMEOUT)
 	EXPECT_EQ(0, p2p_open_peer(&self->p));
 }
 
-/* A6: mappings are made while memory is disabled and enabled, and threads fault */
+/* Mappings are made while memory is disabled and enabled, and threads fault */
 static void *fault_thread(void *arg)
 {
 	struct crowd *c = arg;
@@ -558,7 +558,7 @@ TEST_F_TIMEOUT(race, map_racing_disable_and_faults, TIMEOUT)
 	EXPECT_LT(0, c.refused);
 }
 
-/* A6: the same while the device is reset */
+/* The same while the device is reset */
 TEST_F_TIMEOUT(race, map_racing_reset_and_faults, TIMEOUT)
 {
 	struct crowd c = { .slots = 32 };
@@ -610,7 +610,7 @@ static void *map_thread(void *arg)
 	return NULL;
 }
 
-/* E6: what is mapped in pieces is mapped by none of them when the memory has gone */
+/* What is mapped in pieces is mapped by none of them when the memory has gone */
 TEST_F_TIMEOUT(race, disable_in_the_midst_of_a_map, TIMEOUT)
 {
 	int round, count, mapped = 0, left = 0;
@@ -677,7 +677,7 @@ static void *toggle_thread(void *arg)
 	return NULL;
 }
 
-/* D3: memory that comes back is not mapped for one who has unmapped it */
+/* Memory that comes back is not mapped for one who has unmapped it */
 TEST_F_TIMEOUT(race, unmap_while_memory_comes_and_goes, TIMEOUT)
 {
 	struct toggler t = {};
@@ -704,7 +704,7 @@ TEST_F_TIMEOUT(race, unmap_while_memory_comes_and_goes, TIMEOUT)
 	EXPECT_EQ(0, left);
 }
 
-/* E5: nothing that is left to do later keeps a device or its group busy */
+/* Nothing that is left to do later keeps a device or its group busy */
 TEST_F_TIMEOUT(race, device_is_reopened_at_once, TIMEOUT)
 {
 	int round, rounds = 300;
@@ -724,7 +724,7 @@ TEST_F_TIMEOUT(race, device_is_reopened_at_once, TIMEOUT)
 	}
 }
 
-/* E5: nor a container */
+/* Nor a container */
 TEST_F_TIMEOUT(race, containers_are_reopened_at_once, TIMEOUT)
 {
 	struct iommu *iommu;
@@ -751,7 +751,7 @@ TEST_F_TIMEOUT(race, containers_are_reopened_at_once, TIMEOUT)
 	}
 }
 
-/* E7: printed, not judged: time has no limit in an emulator */
+/* Printed, not judged: time has no limit in an emulator */
 TEST_F_TIMEOUT(race, release_of_thousands_of_mappings, TIMEOUT)
 {
 	static const unsigned int counts[] = { 500, 1000, 2000, 4000, 8000 };
@@ -781,9 +781,9 @@ TEST_F_TIMEOUT(race, release_of_thousands_of_mappings, TIMEOUT)
 }
 
 /*
- * E4: an ioctl() that uses the container while its last group leaves it.  Device A
- * leaves and comes back, other threads map and unmap all the time.  This test and the
- * next come last because a kernel that gets one wrong does not live to see another.
+ * An ioctl() that uses the container while its last group leaves it.  Device A leaves and
+ * comes back, other threads map and unmap all the time.  This test and the next come last
+ * because a kernel that gets one wrong does not live to see another.
  */
 TEST_F_TIMEOUT(race, map_racing_the_end_of_the_container, TIMEOUT)
 {
@@ -852,8 +852,8 @@ static void *mover_thread(void *arg)
 }
 
 /*
- * C3, E4: a device is open in a container or not at all, and a group is in one container
- * or in none, however opens and moves of the group coincide.
+ * A device is open in a container or not at all, and a group is in one container or in none,
+ * however opens and moves of the group coincide.
  */
 TEST_F_TIMEOUT(race, open_racing_the_moves_of_the_group, TIMEOUT)
 {

@@ -363,7 +363,7 @@ FIXTURE_TEARDOWN(ram)
 	ram_close(&self->r);
 }
 
-/* F1: of a child and its parent that both write, here the child does so first */
+/* Of a child and its parent that both write, here the child does so first */
 TEST_F_TIMEOUT(ram, child_writes_first, TIMEOUT)
 {
 	const u8 seen = variant->kind.shared ? THEIRS : OURS;
@@ -381,7 +381,7 @@ TEST_F_TIMEOUT(ram, child_writes_first, TIMEOUT)
 	EXPECT_EQ(0, pages_moved(r, 0, PAGES));
 }
 
-/* F1: here the parent does, and the device; to the child nothing of it is visible */
+/* Here the parent does, and the device; to the child nothing of it is visible */
 TEST_F_TIMEOUT(ram, parent_writes_first, TIMEOUT)
 {
 	const u8 sees = variant->kind.shared ? OTHERS : OURS;
@@ -400,7 +400,7 @@ TEST_F_TIMEOUT(ram, parent_writes_first, TIMEOUT)
 	EXPECT_EQ(0, pages_moved(r, 0, PAGES));
 }
 
-/* F1: a child that was there before the memory was mapped for DMA */
+/* A child that was there before the memory was mapped for DMA */
 TEST_F_TIMEOUT(ram, mapped_while_a_child_shares_it, TIMEOUT)
 {
 	struct ram *r = &self->r;
@@ -415,7 +415,7 @@ TEST_F_TIMEOUT(ram, mapped_while_a_child_shares_it, TIMEOUT)
 	EXPECT_EQ(0, pages_moved(r, 0, PAGES));
 }
 
-/* F1: parent and child unmap a half each; what the parent has left is the device's too */
+/* Parent and child unmap a half each; what the parent has left is the device's too */
 TEST_F_TIMEOUT(ram, each_unmaps_a_half, TIMEOUT)
 {
 	struct ram *r = &self->r;
@@ -438,7 +438,7 @@ TEST_F_TIMEOUT(ram, each_unmaps_a_half, TIMEOUT)
 	EXPECT_EQ(SIZE, dma_unmap(r->p.iommu, IOVA_RAM, SIZE));
 }
 
-/* F1: wherever the process has the memory in its address space */
+/* Wherever the process has the memory in its address space */
 TEST_F_TIMEOUT(ram, mremap_takes_the_pages_along, TIMEOUT)
 {
 	struct ram *r = &self->r;
@@ -465,7 +465,7 @@ TEST_F_TIMEOUT(ram, mremap_takes_the_pages_along, TIMEOUT)
 	EXPECT_EQ(SIZE, dma_unmap(r->p.iommu, IOVA_RAM, SIZE));
 }
 
-/* F1: memory that the process forbids itself to write, and allows again */
+/* Memory that the process forbids itself to write, and allows again */
 TEST_F_TIMEOUT(ram, mprotect_off_and_on, TIMEOUT)
 {
 	const int prots[] = { PROT_READ, PROT_NONE };
@@ -488,7 +488,7 @@ TEST_F_TIMEOUT(ram, mprotect_off_and_on, TIMEOUT)
 	EXPECT_EQ(0, pages_moved(r, 0, PAGES));
 }
 
-/* F1: memory that children do not get, in part and as a whole */
+/* Memory that children do not get, in part and as a whole */
 TEST_F_TIMEOUT(ram, dontfork, TIMEOUT)
 {
 	struct ram *r = &self->r;
@@ -507,7 +507,7 @@ TEST_F_TIMEOUT(ram, dontfork, TIMEOUT)
 	EXPECT_EQ(0, pages_moved(r, 0, PAGES));
 }
 
-/* F1: pages are not moved to another node, as they are when not mapped for DMA */
+/* Pages are not moved to another node, as they are when not mapped for DMA */
 TEST_F_TIMEOUT(ram, move_pages_leaves_it_where_it_is, TIMEOUT)
 {
 	struct ram *r = &self->r;
@@ -529,7 +529,7 @@ TEST_F_TIMEOUT(ram, move_pages_leaves_it_where_it_is, TIMEOUT)
 	EXPECT_EQ(0, move_pages_away(r->mem));
 }
 
-/* F1: one mapping, with all that processes may do to its memory done in turn */
+/* One mapping, with all that processes may do to its memory done in turn */
 TEST_F_TIMEOUT(ram, one_thing_after_the_other, TIMEOUT)
 {
 	struct ram *r = &self->r;
@@ -602,7 +602,7 @@ static void *mover_main(void *arg)
 }
 
 /*
- * F1: while pages are moved, compacted and put together to huge ones, and children come
+ * While pages are moved, compacted and put together to huge ones, and children come
  * and write and go, and other memory is mapped and unmapped.
  *
  * No children until 6c287605fd56 in 5.19: a fork() that comes across the page just when it
@@ -660,7 +660,7 @@ TEST_F_TIMEOUT(ram, pages_are_moved_all_the_while, TIMEOUT)
 	expect_nothing_mapped(_metadata, r);
 }
 
-/* F2: what is pinned is charged, once for each mapping, until it is unmapped */
+/* What is pinned is charged, once for each mapping, until it is unmapped */
 TEST_F_TIMEOUT(ram, mapping_is_charged_while_it_lasts, TIMEOUT)
 {
 	struct ram *r = &self->r;
@@ -685,8 +685,8 @@ TEST_F_TIMEOUT(ram, mapping_is_charged_while_it_lasts, TIMEOUT)
 }
 
 /*
- * F1: what a process must not do.  Memory that it discards is from then on the device's
- * alone: it stays what it was, and no part of what the process sees there afterwards.
+ * What a process must not do.  Memory that it discards is from then on the device's alone:
+ * it stays what it was, and no part of what the process sees there afterwards.
  */
 TEST_F_TIMEOUT(ram, discarded_memory_is_the_devices_alone, TIMEOUT)
 {
@@ -816,7 +816,7 @@ FIXTURE_TEARDOWN(readonly)
 	ram_close(&self->r);
 }
 
-/* F1: a device that only reads sees what the process writes after the mapping was made */
+/* A device that only reads sees what the process writes after the mapping was made */
 TEST_F_TIMEOUT(readonly, device_sees_later_writes, TIMEOUT)
 {
 	struct ram *r = &self->r;
@@ -840,7 +840,7 @@ TEST_F_TIMEOUT(readonly, device_sees_later_writes, TIMEOUT)
 	expect_nothing_mapped(_metadata, r);
 }
 
-/* F1: and cannot write, to the process's memory or to what others share with it */
+/* And cannot write, to the process's memory or to what others share with it */
 TEST_F_TIMEOUT(readonly, device_does_not_write, TIMEOUT)
 {
 	struct ram *r = &self->r;
@@ -890,7 +890,7 @@ FIXTURE_TEARDOWN(pages)
 	ram_close(&self->r);
 }
 
-/* F1: compaction moves the pages all around, and not those */
+/* Compaction moves the pages all around, and not those */
 TEST_F_TIMEOUT(pages, compaction_leaves_it_where_it_is, TIMEOUT)
 {
 	const size_t size = 192 * SZ_1M, pages = size / SZ_4K;
@@ -949,7 +949,7 @@ static int khugepaged_scans(void)
 	return atoi(text);
 }
 
-/* F1: small pages are not replaced by a huge one, as they are when not mapped for DMA */
+/* Small pages are not replaced by a huge one, as they are when not mapped for DMA */
 TEST_F_TIMEOUT(pages, khugepaged_leaves_it_as_it_is, TIMEOUT)
 {
 	u64 deadline = now_us() + 100 * 1000000ULL;
@@ -987,7 +987,7 @@ TEST_F_TIMEOUT(pages, khugepaged_leaves_it_as_it_is, TIMEOUT)
 	EXPECT_EQ(1, ram_agrees(r, MIDDLE));
 }
 
-/* F1: a huge page is mapped in pieces by the process, and may itself not be split */
+/* A huge page is mapped in pieces by the process, and may itself not be split */
 TEST_F_TIMEOUT(pages, huge_page_is_split, TIMEOUT)
 {
 	const char *split = "/sys/kernel/debug/split_huge_pages";
@@ -1101,7 +1101,7 @@ static int map_up_to_the_limit(struct ram *r)
 	return 0;
 }
 
-/* F2: a process gets to pin what RLIMIT_MEMLOCK allows, all of it and no more */
+/* A process gets to pin what RLIMIT_MEMLOCK allows, all of it and no more */
 TEST_F_TIMEOUT(locked, limit_of_locked_memory, TIMEOUT)
 {
 	struct ram *r = &self->r;
@@ -1110,7 +1110,7 @@ TEST_F_TIMEOUT(locked, limit_of_locked_memory, TIMEOUT)
 	expect_nothing_mapped(_metadata, r);
 }
 
-/* F2: memory that is not there behind memory that is */
+/* Memory that is not there behind memory that is */
 TEST_F_TIMEOUT(locked, mapping_that_fails_half_way_is_not_charged, TIMEOUT)
 {
 	struct ram *r = &self->r;
@@ -1143,7 +1143,7 @@ static int unmap_what_is_not_ours(struct ram *r)
 	return 0;
 }
 
-/* F2: a child owes nothing for its parent's mappings, also if it is who unmaps them */
+/* A child owes nothing for its parent's mappings, also if it is who unmaps them */
 TEST_F_TIMEOUT(locked, child_unmaps_what_its_parent_mapped, TIMEOUT)
 {
 	struct ram *r = &self->r;
@@ -1166,7 +1166,7 @@ static int map_and_exit(struct ram *r)
 	return 0;
 }
 
-/* F1, F2: pages of a process that is no more are the device's, until they are unmapped */
+/* Pages of a process that is no more are the device's, until they are unmapped */
 TEST_F_TIMEOUT(locked, mapping_of_a_process_that_exits, TIMEOUT)
 {
 	struct ram *r = &self->r;
@@ -1191,7 +1191,7 @@ TEST_F_TIMEOUT(locked, mapping_of_a_process_that_exits, TIMEOUT)
 		EXPECT_EQ(1, ram_still_reads(r, MIDDLE, THEIRS));
 }
 
-/* F2: when the container goes, so does what is charged for its mappings */
+/* When the container goes, so does what is charged for its mappings */
 TEST_F_TIMEOUT(locked, closing_the_container_uncharges, TIMEOUT)
 {
 	struct ram *r = &self->r;

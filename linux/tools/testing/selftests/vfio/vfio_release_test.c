@@ -107,7 +107,7 @@ static void expect_gone_of_another(struct __test_metadata *_metadata, struct p2p
 	EXPECT_EQ(0, dma_unmap(p->iommu, iova, size));
 }
 
-/* D3: the last reference to go is the CPU's mapping of the BAR */
+/* The last reference to go is the CPU's mapping of the BAR */
 TEST_F_TIMEOUT(release, close_then_munmap_removes_the_mapping, TIMEOUT)
 {
 	self->bar = map_peer(_metadata, &self->p, SZ_1M);
@@ -121,7 +121,7 @@ TEST_F_TIMEOUT(release, close_then_munmap_removes_the_mapping, TIMEOUT)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_1M, 0);
 }
 
-/* D3: the last reference to go is the file descriptor */
+/* The last reference to go is the file descriptor */
 TEST_F_TIMEOUT(release, munmap_then_close_removes_the_mapping, TIMEOUT)
 {
 	self->bar = map_peer(_metadata, &self->p, SZ_1M);
@@ -134,7 +134,7 @@ TEST_F_TIMEOUT(release, munmap_then_close_removes_the_mapping, TIMEOUT)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_1M, 0);
 }
 
-/* C2: only the last of several opens and duplicates counts */
+/* Only the last of several opens and duplicates counts */
 TEST_F_TIMEOUT(release, mapping_stays_until_the_last_open_is_closed, TIMEOUT)
 {
 	int second, dup_fd;
@@ -186,7 +186,7 @@ static void *close_thread(void *arg)
 	return NULL;
 }
 
-/* C2: a close resets the function, which takes 100 ms and is announced to nobody */
+/* A close resets the function, which takes 100 ms and is announced to nobody */
 TEST_F_TIMEOUT(nic, removed_before_the_reset, TIMEOUT)
 {
 	struct p2p *p = &self->nic.p;
@@ -217,7 +217,7 @@ TEST_F_TIMEOUT(nic, removed_before_the_reset, TIMEOUT)
 	EXPECT_LT(mapped, gone);
 }
 
-/* D3: a part of the CPU's mapping keeps the device open, and all of the DMA mapping */
+/* A part of the CPU's mapping keeps the device open, and all of the DMA mapping */
 TEST_F_TIMEOUT(release, partial_munmap_keeps_the_mapping, TIMEOUT)
 {
 	self->bar = map_peer(_metadata, &self->p, SZ_1M);
@@ -231,7 +231,7 @@ TEST_F_TIMEOUT(release, partial_munmap_keeps_the_mapping, TIMEOUT)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_1M, 0);
 }
 
-/* D3: a CPU mapping that was moved after the DMA mapping was made */
+/* A CPU mapping that was moved after the DMA mapping was made */
 TEST_F_TIMEOUT(release, mremap_keeps_the_mapping, TIMEOUT)
 {
 	void *moved;
@@ -249,7 +249,7 @@ TEST_F_TIMEOUT(release, mremap_keeps_the_mapping, TIMEOUT)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-/* D3: the IOVA is taken until it is unmapped, and works for something else then */
+/* The IOVA is taken until it is unmapped, and works for something else then */
 TEST_F_TIMEOUT(release, iova_can_be_mapped_again, TIMEOUT)
 {
 	u32 *ram = ram_alloc(SZ_64K);
@@ -271,7 +271,7 @@ TEST_F_TIMEOUT(release, iova_can_be_mapped_again, TIMEOUT)
 	EXPECT_EQ(SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 }
 
-/* D3: a mapping counts against the container's limit until the user unmaps it */
+/* A mapping counts against the container's limit until the user unmaps it */
 TEST_F_TIMEOUT(release, entry_limit_is_given_back, TIMEOUT)
 {
 	s64 before;
@@ -293,7 +293,7 @@ TEST_F_TIMEOUT(release, entry_limit_is_given_back, TIMEOUT)
 	EXPECT_EQ(before, dma_avail(self->p.iommu));
 }
 
-/* D3, D4: RAM beside device memory stays pinned and mapped */
+/* RAM beside device memory stays pinned and mapped */
 TEST_F_TIMEOUT(release, ram_beside_a_bar_stays, TIMEOUT)
 {
 	long before, base = proc_locked_kb();
@@ -331,7 +331,7 @@ TEST_F_TIMEOUT(release, ram_beside_a_bar_stays, TIMEOUT)
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + 2 * SZ_64K, NULL));
 }
 
-/* D4, D7: RAM and device memory, page by page in turn */
+/* RAM and device memory, page by page in turn */
 TEST_F_TIMEOUT(release, many_ranges_in_one_mapping_go_together, TIMEOUT)
 {
 	const int pages = 16;
@@ -380,7 +380,7 @@ TEST_F_TIMEOUT(release, many_ranges_in_one_mapping_go_together, TIMEOUT)
 		EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + i * SZ_4K, NULL));
 }
 
-/* D3: while the container keeps a record of the pages that DMA may have written */
+/* While the container keeps a record of the pages that DMA may have written */
 TEST_F_TIMEOUT(release, release_while_dirty_pages_are_tracked, TIMEOUT)
 {
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
@@ -395,7 +395,7 @@ TEST_F_TIMEOUT(release, release_while_dirty_pages_are_tracked, TIMEOUT)
 	EXPECT_EQ(0, dma_track_dirty(self->p.iommu, false));
 }
 
-/* D3: one request unmaps all there is, and leaves the release nothing to do */
+/* One request unmaps all there is, and leaves the release nothing to do */
 TEST_F_TIMEOUT(release, unmap_of_everything_takes_device_memory_too, TIMEOUT)
 {
 	struct dma_region region = { .iova = IOVA_BAR, .size = SZ_64K };
@@ -430,8 +430,8 @@ TEST_F_TIMEOUT(release, unmap_of_everything_takes_device_memory_too, TIMEOUT)
 }
 
 /*
- * D3: a process that replaces itself has its mappings stay while it has no address for
- * them, and gives them one again afterwards.
+ * A process that replaces itself has its mappings stay while it has no address for them, and
+ * gives them one again afterwards.
  */
 TEST_F_TIMEOUT(release, release_after_the_mapping_got_another_address, TIMEOUT)
 {
@@ -457,7 +457,7 @@ TEST_F_TIMEOUT(release, release_after_the_mapping_got_another_address, TIMEOUT)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-/* D3: and while it has none */
+/* And while it has none */
 TEST_F_TIMEOUT(release, release_while_the_mapping_has_no_address, TIMEOUT)
 {
 	if (!dma_has(self->p.iommu, VFIO_UPDATE_VADDR))
@@ -475,7 +475,7 @@ TEST_F_TIMEOUT(release, release_while_the_mapping_has_no_address, TIMEOUT)
 	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->p.scratch, SZ_4K, DMA_RW));
 }
 
-/* D3: the first version of the interface differs in what may be unmapped only */
+/* The first version of the interface differs in what may be unmapped only */
 TEST_F_TIMEOUT(release, release_with_the_first_version_of_the_interface, TIMEOUT)
 {
 	p2p_close(&self->p);
@@ -487,7 +487,7 @@ TEST_F_TIMEOUT(release, release_with_the_first_version_of_the_interface, TIMEOUT
 	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->p.scratch, SZ_4K, DMA_RW));
 }
 
-/* D3: what does not hold a page of the device is left alone */
+/* What does not hold a page of the device is left alone */
 TEST_F_TIMEOUT(release, other_mappings_stay, TIMEOUT)
 {
 	struct vfio_pci_device *other;
@@ -527,7 +527,7 @@ TEST_F_TIMEOUT(release, other_mappings_stay, TIMEOUT)
 	dev_close(&other);
 }
 
-/* D3: a device may be in any number of mappings */
+/* A device may be in any number of mappings */
 TEST_F_TIMEOUT(release, every_mapping_of_the_device_goes, TIMEOUT)
 {
 	int left = 0;
@@ -548,7 +548,7 @@ TEST_F_TIMEOUT(release, every_mapping_of_the_device_goes, TIMEOUT)
 	EXPECT_EQ(0, left);
 }
 
-/* D3: a released device can be opened and mapped again, with the same result */
+/* A released device can be opened and mapped again, with the same result */
 TEST_F_TIMEOUT(release, reopened_device_is_tracked_again, TIMEOUT)
 {
 	int i;
@@ -561,7 +561,7 @@ TEST_F_TIMEOUT(release, reopened_device_is_tracked_again, TIMEOUT)
 	}
 }
 
-/* D10: what the kernel keeps of a device that is not mapped any more, it lets go in time */
+/* What the kernel keeps of a device that is not mapped any more, it lets go in time */
 TEST_F_TIMEOUT(release, mapping_after_a_long_pause_is_tracked, TIMEOUT)
 {
 	int i;
@@ -578,7 +578,7 @@ TEST_F_TIMEOUT(release, mapping_after_a_long_pause_is_tracked, TIMEOUT)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-/* D3: unmapping by the user comes first, there is nothing left to remove */
+/* Unmapping by the user comes first, there is nothing left to remove */
 TEST_F_TIMEOUT(release, unmap_before_release_works_as_ever, TIMEOUT)
 {
 	s64 before;
@@ -598,7 +598,7 @@ TEST_F_TIMEOUT(release, unmap_before_release_works_as_ever, TIMEOUT)
 	EXPECT_EQ(before, dma_avail(self->p.iommu));
 }
 
-/* C3: the group of a mapped device stays in its container until the device is closed */
+/* The group of a mapped device stays in its container until the device is closed */
 TEST_F_TIMEOUT(release, group_cannot_leave_its_container_while_mapped, TIMEOUT)
 {
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
@@ -666,7 +666,7 @@ static int hold_peer(struct p2p *p, struct holder *h)
 	return read(h->ready, &c, 1) == 1 ? 0 : -ECHILD;
 }
 
-/* D3, E9: the process that has the device exits, somebody else has the container */
+/* The process that has the device exits, somebody else has the container */
 TEST_F_TIMEOUT(release, exit_removes_the_mapping, TIMEOUT)
 {
 	struct holder h;
@@ -681,7 +681,7 @@ TEST_F_TIMEOUT(release, exit_removes_the_mapping, TIMEOUT)
 	expect_gone_of_another(_metadata, &self->p, IOVA_BAR, SZ_64K);
 }
 
-/* D3, E9: nobody has to cooperate */
+/* Nobody has to cooperate */
 TEST_F_TIMEOUT(release, sigkill_removes_the_mapping, TIMEOUT)
 {
 	struct holder h;
@@ -695,7 +695,7 @@ TEST_F_TIMEOUT(release, sigkill_removes_the_mapping, TIMEOUT)
 	expect_gone_of_another(_metadata, &self->p, IOVA_BAR, SZ_64K);
 }
 
-/* E9: the mapper is gone, its mapping and the device it does not have are not */
+/* The mapper is gone, its mapping and the device it does not have are not */
 TEST_F_TIMEOUT(release, exit_of_the_mapper_alone_keeps_the_mapping, TIMEOUT)
 {
 	int status;
@@ -717,7 +717,7 @@ TEST_F_TIMEOUT(release, exit_of_the_mapper_alone_keeps_the_mapping, TIMEOUT)
 	expect_gone_of_another(_metadata, &self->p, IOVA_BAR, SZ_64K);
 }
 
-/* E9: a forked child's copy of the CPU's mapping keeps the device open */
+/* A forked child's copy of the CPU's mapping keeps the device open */
 TEST_F_TIMEOUT(release, forked_child_holds_the_device_open, TIMEOUT)
 {
 	int quit[2], status;
@@ -771,7 +771,7 @@ static int send_fd(int sock, int fd)
 	return sendmsg(sock, &msg, 0) == 1 ? 0 : -errno;
 }
 
-/* E9: the last reference is a file descriptor in flight, and is never received */
+/* The last reference is a file descriptor in flight, and is never received */
 TEST_F_TIMEOUT(release, fd_in_flight_holds_the_device_open, TIMEOUT)
 {
 	int sv[2];
@@ -790,9 +790,7 @@ TEST_F_TIMEOUT(release, fd_in_flight_holds_the_device_open, TIMEOUT)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-/*
- * D4: two devices in one mapping, the closing of either of which leaves the other
- */
+/* Two devices in one mapping, the closing of either of which leaves the other */
 FIXTURE(two_devices) {
 	struct p2p p;
 	struct vfio_pci_device *c;
@@ -832,7 +830,7 @@ FIXTURE_TEARDOWN(two_devices)
 	p2p_close(&self->p);
 }
 
-/* D4, E3: every device in a mapping counts */
+/* Every device in a mapping counts */
 TEST_F_TIMEOUT(two_devices, either_release_leaves_the_other, TIMEOUT)
 {
 	struct vfio_pci_device **dev = variant->first ? &self->p.b : &self->c;
@@ -863,8 +861,8 @@ TEST_F_TIMEOUT(two_devices, either_release_leaves_the_other, TIMEOUT)
 }
 
 /*
- * D5: device B is in a container of its own, together with another edu, D.  Its
- * memory is mapped there and in the container of device A.
+ * Device B is in a container of its own, together with another edu, D.  Its memory is mapped
+ * there and in the container of device A.
  */
 FIXTURE(two_containers) {
 	struct p2p p;
@@ -895,7 +893,7 @@ FIXTURE_TEARDOWN(two_containers)
 	p2p_close(&self->p);
 }
 
-/* D5: the mapping of a device is found in every container */
+/* The mapping of a device is found in every container */
 TEST_F_TIMEOUT(two_containers, release_reaches_every_container, TIMEOUT)
 {
 	EXPECT_NE(0, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
@@ -908,7 +906,7 @@ TEST_F_TIMEOUT(two_containers, release_reaches_every_container, TIMEOUT)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-/* E4: the mapper's container goes first, the device after it */
+/* The mapper's container goes first, the device after it */
 TEST_F_TIMEOUT(two_containers, mappers_container_closed_before_the_device, TIMEOUT)
 {
 	p2p_close_mapper(&self->p);
@@ -919,7 +917,7 @@ TEST_F_TIMEOUT(two_containers, mappers_container_closed_before_the_device, TIMEO
 	EXPECT_EQ(SZ_64K, dma_unmap(self->iommu, IOVA_BAR, SZ_64K));
 }
 
-/* E4: the device goes first, then its container, then the mapper's */
+/* The device goes first, then its container, then the mapper's */
 TEST_F_TIMEOUT(two_containers, devices_container_closed_before_the_mappers, TIMEOUT)
 {
 	p2p_release(&self->p, self->bar, SZ_64K);
@@ -929,7 +927,7 @@ TEST_F_TIMEOUT(two_containers, devices_container_closed_before_the_mappers, TIME
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-/* E4: all groups leave the mapper's container, which stays open */
+/* All groups leave the mapper's container, which stays open */
 TEST_F_TIMEOUT(two_containers, mappers_group_leaves_before_the_device, TIMEOUT)
 {
 	dev_close_fd(self->p.a);
@@ -946,7 +944,7 @@ TEST_F_TIMEOUT(two_containers, mappers_group_leaves_before_the_device, TIMEOUT)
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 }
 
-/* D5: a device's memory may be mapped in a container it has left for good */
+/* A device's memory may be mapped in a container it has left for good */
 TEST_F_TIMEOUT(two_containers, device_moves_to_the_other_container, TIMEOUT)
 {
 	p2p_release(&self->p, self->bar, SZ_64K);
@@ -964,7 +962,7 @@ TEST_F_TIMEOUT(two_containers, device_moves_to_the_other_container, TIMEOUT)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-/* D3, D7: a group that joins the container later has the mapping, until the release */
+/* A group that joins the container later has the mapping, until the release */
 TEST_F_TIMEOUT(two_containers, release_reaches_a_group_that_joined_later, TIMEOUT)
 {
 	dev_close(&self->d);
@@ -980,8 +978,8 @@ TEST_F_TIMEOUT(two_containers, release_reaches_a_group_that_joined_later, TIMEOU
 }
 
 /*
- * D5: device B is opened in one of the ways that there are, and its memory is mapped in
- * the container of device A.
+ * Device B is opened in one of the ways that there are, and its memory is mapped in the
+ * container of device A.
  */
 FIXTURE(opened) {
 	struct p2p p;
@@ -1044,7 +1042,7 @@ static void expect_region_gone(struct __test_metadata *_metadata, struct p2p *p,
 	EXPECT_EQ(region->size, unmapped);
 }
 
-/* D3, D5: however a device was opened, its mappings end with it */
+/* However a device was opened, its mappings end with it */
 TEST_F_TIMEOUT(opened, cleanup_removes_the_mapping, TIMEOUT)
 {
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
@@ -1053,7 +1051,7 @@ TEST_F_TIMEOUT(opened, cleanup_removes_the_mapping, TIMEOUT)
 	expect_region_gone(_metadata, &self->p, &self->region);
 }
 
-/* C2, D3: and with the last reference to it, which may be a mmap or one more fd */
+/* And with the last reference to it, which may be a mmap or one more fd */
 TEST_F_TIMEOUT(opened, the_last_reference_counts, TIMEOUT)
 {
 	void *bar;
@@ -1073,7 +1071,7 @@ TEST_F_TIMEOUT(opened, the_last_reference_counts, TIMEOUT)
 	expect_region_gone(_metadata, &self->p, &self->region);
 }
 
-/* E4: what the device was opened in is closed before the device */
+/* What the device was opened in is closed before the device */
 TEST_F_TIMEOUT(opened, iommu_closed_before_the_device, TIMEOUT)
 {
 	iommu_close(&self->iommu);
@@ -1083,7 +1081,7 @@ TEST_F_TIMEOUT(opened, iommu_closed_before_the_device, TIMEOUT)
 	expect_region_gone(_metadata, &self->p, &self->region);
 }
 
-/* A5, E11: memory that is disabled cannot be mapped, and is mapped again after that */
+/* Memory that is disabled cannot be mapped, and is mapped again after that */
 TEST_F_TIMEOUT(opened, disabled_memory_is_refused, TIMEOUT)
 {
 	ASSERT_EQ(0, __iommu_unmap(self->p.iommu, &self->region, NULL));

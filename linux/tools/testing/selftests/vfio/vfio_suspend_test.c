@@ -207,7 +207,7 @@ static int count(struct p2p *p, u32 val, int n)
 	return found;
 }
 
-/* G1: memory decode is switched off */
+/* Memory decode is switched off */
 TEST_F_TIMEOUT(suspend, disabled_by_the_command_register, TIMEOUT)
 {
 	int i;
@@ -224,7 +224,7 @@ TEST_F_TIMEOUT(suspend, disabled_by_the_command_register, TIMEOUT)
 	}
 }
 
-/* G1: a power state in which memory need not answer */
+/* A power state in which memory need not answer */
 TEST_F_TIMEOUT(suspend, power_state_d3hot, TIMEOUT)
 {
 	if (!dev_find_cap(self->p.b, PCI_CAP_ID_PM))
@@ -250,7 +250,7 @@ TEST_F_TIMEOUT(suspend, power_state_d3hot, TIMEOUT)
 	expect_mapped();
 }
 
-/* G1: low power, which lasts until its exit whatever else is enabled */
+/* Low power, which lasts until its exit whatever else is enabled */
 TEST_F_TIMEOUT(suspend, low_power, TIMEOUT)
 {
 	int ret;
@@ -352,7 +352,7 @@ static void expect_back(struct __test_metadata *_metadata, struct _test_data_awa
 	EXPECT_EQ(self->dmas, count(&self->p, 0x33333333, self->dmas));
 }
 
-/* G1: no DMA lands while memory is disabled, and all of it does afterwards */
+/* No DMA lands while memory is disabled, and all of it does afterwards */
 TEST_F_TIMEOUT(away, by_the_command_register, LONG_TIMEOUT)
 {
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
@@ -361,7 +361,7 @@ TEST_F_TIMEOUT(away, by_the_command_register, LONG_TIMEOUT)
 	expect_back(_metadata, self, variant);
 }
 
-/* G1: in D3hot, where QEMU's devices answer like in D0 */
+/* In D3hot, where QEMU's devices answer like in D0 */
 TEST_F_TIMEOUT(away, by_the_power_state, LONG_TIMEOUT)
 {
 	ASSERT_NE(0, dev_find_cap(self->p.b, PCI_CAP_ID_PM));
@@ -374,7 +374,7 @@ TEST_F_TIMEOUT(away, by_the_power_state, LONG_TIMEOUT)
 	expect_back(_metadata, self, variant);
 }
 
-/* G1: in low power */
+/* In low power */
 TEST_F_TIMEOUT(away, by_low_power, LONG_TIMEOUT)
 {
 	if (!HAVE_LOW_POWER)
@@ -386,7 +386,7 @@ TEST_F_TIMEOUT(away, by_low_power, LONG_TIMEOUT)
 	expect_back(_metadata, self, variant);
 }
 
-/* G1: in low power that ends when the device is woken up, by an access to it */
+/* In low power that ends when the device is woken up, by an access to it */
 TEST_F_TIMEOUT(away, by_low_power_until_it_is_woken_up, LONG_TIMEOUT)
 {
 	struct pollfd woken = { .events = POLLIN };
@@ -676,7 +676,7 @@ FIXTURE_TEARDOWN(first)
 	iommu_close(&self->iommu);
 }
 
-/* E6: who maps it for the first time while it is reset has it when that is over */
+/* Who maps it for the first time while it is reset has it when that is over */
 TEST_F_TIMEOUT(first, mapped_in_the_midst_of_a_reset, TIMEOUT)
 {
 	struct reset r = { .how = by_bus, .p = &self->p };
@@ -753,7 +753,7 @@ FIXTURE_TEARDOWN(reset)
 	close_both(&self->p);
 }
 
-/* G1: not mapped in the reset, mapped after it */
+/* Not mapped in the reset, mapped after it */
 TEST_F_TIMEOUT(reset, suspended_meanwhile, TIMEOUT)
 {
 	bool want = variant->want && !variant->nic;
@@ -790,7 +790,7 @@ TEST_F_TIMEOUT(reset, suspended_meanwhile, TIMEOUT)
 	EXPECT_EQ(20, count(&self->p, 0x33333333, 20));
 }
 
-/* G1: a reset does not enable what is disabled */
+/* A reset does not enable what is disabled */
 TEST_F_TIMEOUT(reset, stays_suspended_if_disabled, TIMEOUT)
 {
 	struct seen seen;
@@ -868,9 +868,9 @@ static int error_eventfd(struct p2p *p)
 }
 
 /*
- * G1: a fatal error takes the memory away, before the user is told of it.  The reset of the
- * link that follows takes a tenth of a second and more.  It leaves the BARs empty, and
- * vfio-pci does not restore them by itself.  So the memory is back when the user enables it.
+ * A fatal error takes the memory away, before the user is told of it.  The reset of the link
+ * that follows takes a tenth of a second and more.  It leaves the BARs empty, and vfio-pci
+ * does not restore them by itself.  So the memory is back when the user enables it.
  */
 TEST_F_TIMEOUT(error, suspended_until_the_bars_are_back, TIMEOUT)
 {
@@ -971,7 +971,7 @@ FIXTURE_TEARDOWN(slot)
 	p2p_close(&self->p);
 }
 
-/* G1: a hot reset takes the memory of all devices that it resets */
+/* A hot reset takes the memory of all devices that it resets */
 TEST_F_TIMEOUT(slot, hot_reset_suspends_both, TIMEOUT)
 {
 	struct seen seen;
@@ -1112,8 +1112,8 @@ FIXTURE_TEARDOWN(vf)
 }
 
 /*
- * G1: what is written there disables nothing, so the mapping goes on.  A reset takes it away
- * as it does any device's.  QEMU's VF has registers only, which answer nothing before its
+ * What is written there disables nothing, so the mapping goes on.  A reset takes it away as
+ * it does any device's.  QEMU's VF has registers only, which answer nothing before its
  * driver is set up: the IOMMU's page tables have to do.
  */
 TEST_F_TIMEOUT(vf, memory_bit_disables_nothing, TIMEOUT)
@@ -1136,7 +1136,7 @@ TEST_F_TIMEOUT(vf, memory_bit_disables_nothing, TIMEOUT)
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 }
 
-/* D3: the mapping is the user's, whatever there is behind it */
+/* The mapping is the user's, whatever there is behind it */
 TEST_F_TIMEOUT(suspend, unmap_while_suspended, TIMEOUT)
 {
 	s64 avail = self->avail;
@@ -1156,7 +1156,7 @@ TEST_F_TIMEOUT(suspend, unmap_while_suspended, TIMEOUT)
 	EXPECT_TRUE(is_gone(&self->p, IOVA_BAR));
 }
 
-/* D3: and after the release */
+/* And after the release */
 TEST_F_TIMEOUT(suspend, unmap_after_the_release, TIMEOUT)
 {
 	s64 avail = self->avail;
@@ -1171,7 +1171,7 @@ TEST_F_TIMEOUT(suspend, unmap_after_the_release, TIMEOUT)
 	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->p.scratch, SZ_4K, DMA_RW));
 }
 
-/* D3: released while it is suspended, it does not come back when it is enabled */
+/* Released while it is suspended, it does not come back when it is enabled */
 TEST_F_TIMEOUT(suspend, reopening_brings_nothing_back, TIMEOUT)
 {
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
@@ -1196,7 +1196,7 @@ TEST_F_TIMEOUT(suspend, reopening_brings_nothing_back, TIMEOUT)
 	EXPECT_EQ(self->avail, dma_avail(self->p.iommu));
 }
 
-/* E11: as on any kernel */
+/* As on any kernel */
 TEST_F_TIMEOUT(suspend, disabled_memory_cannot_be_mapped, TIMEOUT)
 {
 	vfio_pci_cmd_clear(self->p.b, PCI_COMMAND_MEMORY);
@@ -1208,7 +1208,7 @@ TEST_F_TIMEOUT(suspend, disabled_memory_cannot_be_mapped, TIMEOUT)
 	expect_mapped();
 }
 
-/* D3, D4: RAM on both sides of device memory in one mapping */
+/* RAM on both sides of device memory in one mapping */
 TEST_F_TIMEOUT(suspend, ram_beside_it_goes_on_working, TIMEOUT)
 {
 	const u64 iova = IOVA_BAR + SZ_1M;
@@ -1256,7 +1256,7 @@ TEST_F_TIMEOUT(suspend, ram_beside_it_goes_on_working, TIMEOUT)
 	EXPECT_EQ(self->avail - 1, dma_avail(self->p.iommu));
 }
 
-/* D11: several vmas in one mapping take an entry each, but not if they adjoin */
+/* Several vmas in one mapping take an entry each, but not if they adjoin */
 TEST_F_TIMEOUT(suspend, ranges_are_counted, TIMEOUT)
 {
 	const u64 iova = IOVA_BAR + SZ_1M;
@@ -1345,7 +1345,7 @@ static bool b_works(struct _test_data_neighbours *self)
 	return is_mapped(&self->p, IOVA_BAR) && p2p_lands(&self->p, IOVA_BAR, 0) == 1;
 }
 
-/* D4, G1: each goes and comes by itself, also when another is released meanwhile */
+/* Each goes and comes by itself, also when another is released meanwhile */
 TEST_F_TIMEOUT(neighbours, each_goes_by_itself, TIMEOUT)
 {
 	EXPECT_TRUE(b_works(self));
@@ -1447,7 +1447,7 @@ static bool d_maps(struct _test_data_joins *self)
 			  self->p.phys + MAP_SIZE - SZ_4K);
 }
 
-/* D3, G1: it has what is mapped, until that is suspended or released */
+/* It has what is mapped, until that is suspended or released */
 TEST_F_TIMEOUT(joins, while_mapped, TIMEOUT)
 {
 	int ret;
@@ -1477,7 +1477,7 @@ TEST_F_TIMEOUT(joins, while_mapped, TIMEOUT)
 	EXPECT_EQ(MAP_SIZE, dma_unmap(self->p.iommu, IOVA_BAR, MAP_SIZE));
 }
 
-/* D3, G1: it has the memory when that is back, and goes on when the first group has left */
+/* It has the memory when that is back, and goes on when the first group has left */
 TEST_F_TIMEOUT(joins, while_suspended, TIMEOUT)
 {
 	int ret;
@@ -1503,7 +1503,7 @@ TEST_F_TIMEOUT(joins, while_suspended, TIMEOUT)
 	EXPECT_EQ(MAP_SIZE, dma_unmap(self->p.iommu, IOVA_BAR, MAP_SIZE));
 }
 
-/* G1, D3: released while suspended, it is nothing that a group which joins then would get */
+/* Released while suspended, it is nothing that a group which joins then would get */
 TEST_F_TIMEOUT(joins, after_a_release_while_suspended, TIMEOUT)
 {
 	int ret;
@@ -1526,7 +1526,7 @@ TEST_F_TIMEOUT(joins, after_a_release_while_suspended, TIMEOUT)
  * there were guarantees: these tests pass on any kernel.
  */
 
-/* D3: DPDK unmaps what it mapped after it has closed the device, and maps it again */
+/* DPDK unmaps what it mapped after it has closed the device, and maps it again */
 TEST_F_TIMEOUT(suspend, calls_of_dpdk, TIMEOUT)
 {
 	int i;
@@ -1560,7 +1560,7 @@ static s64 unmap_all(struct iommu *iommu)
 	return dma_unmap(iommu, 0, 1ULL << 63);
 }
 
-/* D3: QEMU unmaps by sections of memory, maps over nothing, and unmaps all in the end */
+/* QEMU unmaps by sections of memory, maps over nothing, and unmaps all in the end */
 TEST_F_TIMEOUT(suspend, calls_of_qemu, TIMEOUT)
 {
 	void *ram = ram_alloc(MAP_SIZE);
@@ -1589,7 +1589,7 @@ TEST_F_TIMEOUT(suspend, calls_of_qemu, TIMEOUT)
 	EXPECT_TRUE(is_gone(&self->p, IOVA_BAR));
 }
 
-/* D3: rust-vmm takes an unmap of less than it has mapped for an error, and a group along */
+/* rust-vmm takes an unmap of less than it has mapped for an error, and a group along */
 TEST_F_TIMEOUT(suspend, calls_of_rust_vmm, TIMEOUT)
 {
 	/* The guest has disabled the device, and it is unplugged */
@@ -1665,7 +1665,7 @@ FIXTURE_TEARDOWN(parameter)
 
 #define MANY		65000
 
-/* D11: one mapping cannot take more entries than there are, and gives back what it took */
+/* One mapping cannot take more entries than there are, and gives back what it took */
 TEST_F_TIMEOUT(parameter, entries_run_out, 900)
 {
 	s64 avail;
@@ -1702,7 +1702,7 @@ TEST_F_TIMEOUT(parameter, entries_run_out, 900)
 	EXPECT_EQ(avail, dma_avail(self->p.iommu));
 }
 
-/* G1, D11: mapped page by page it goes and comes back as well, and costs no more entries */
+/* Mapped page by page it goes and comes back as well, and costs no more entries */
 TEST_F_TIMEOUT(parameter, goes_and_comes_back, TIMEOUT)
 {
 	const u64 size = SZ_4M;

@@ -174,7 +174,7 @@ static int open_d(struct p2p *p, struct vfio_pci_device **d, char *bdf, struct i
 	return dev_open(d, bdf, *iommu);
 }
 
-/* H1: a mapping, and the end of it by UNMAP_DMA */
+/* A mapping, and the end of it by UNMAP_DMA */
 TEST_F_TIMEOUT(trace, map_and_unmap_are_traced, TIMEOUT)
 {
 	static const struct {
@@ -207,7 +207,7 @@ TEST_F_TIMEOUT(trace, map_and_unmap_are_traced, TIMEOUT)
 	}
 }
 
-/* H1: the release of the device, for each range of a mapping that has RAM beside them */
+/* The release of the device, for each range of a mapping that has RAM beside them */
 TEST_F_TIMEOUT(trace, release_is_traced_for_each_range, TIMEOUT)
 {
 	unsigned long long container;
@@ -253,7 +253,7 @@ TEST_F_TIMEOUT(trace, release_is_traced_for_each_range, TIMEOUT)
 	EXPECT_EQ(0, lines.count);
 }
 
-/* H1: what is of one device ends with that device, and not what is beside it */
+/* What is of one device ends with that device, and not what is beside it */
 TEST_F_TIMEOUT(trace, release_of_one_of_two_devices_is_traced, TIMEOUT)
 {
 	unsigned long long container;
@@ -293,7 +293,7 @@ TEST_F_TIMEOUT(trace, release_of_one_of_two_devices_is_traced, TIMEOUT)
 		    container, self->p.bdf_b, IOVA_BAR, SZ_64K);
 }
 
-/* H1: memory that goes and comes back, for a mapping of the user's that stays */
+/* Memory that goes and comes back, for a mapping of the user's that stays */
 TEST_F_TIMEOUT(trace, suspension_is_traced, TIMEOUT)
 {
 	unsigned long long container;
@@ -321,8 +321,8 @@ TEST_F_TIMEOUT(trace, suspension_is_traced, TIMEOUT)
 }
 
 /*
- * E13: what is mapped under the lock that a release waits for is what one page table holds,
- * for MAP_DMA and for a resume.  A page between IOVA and memory makes all entries small.
+ * What is mapped under the lock that a release waits for is what one page table holds, for
+ * MAP_DMA and for a resume.  A page between IOVA and memory makes all entries small.
  */
 TEST_F_TIMEOUT(trace, large_ranges_are_mapped_in_pieces, TIMEOUT)
 {
@@ -362,7 +362,7 @@ TEST_F_TIMEOUT(trace, large_ranges_are_mapped_in_pieces, TIMEOUT)
 	EXPECT_EQ(2 * SZ_4M, dma_unmap(self->p.iommu, IOVA_BAR + SZ_4K, 2 * SZ_4M));
 }
 
-/* H1: containers are told apart; a group that joins or leaves one changes nothing */
+/* Containers are told apart; a group that joins or leaves one changes nothing */
 TEST_F_TIMEOUT(trace, containers_are_told_apart, TIMEOUT)
 {
 	unsigned long long container[2];
@@ -406,7 +406,7 @@ TEST_F_TIMEOUT(trace, containers_are_told_apart, TIMEOUT)
 		    container[0], self->p.bdf_b, IOVA_BAR, SZ_64K);
 }
 
-/* H1: memory of no vfio device, disabled memory, and a mmap that cannot be written */
+/* Memory of no vfio device, disabled memory, and a mmap that cannot be written */
 TEST_F_TIMEOUT(trace, refusal_is_traced, TIMEOUT)
 {
 	unsigned long long container;
@@ -449,7 +449,7 @@ TEST_F_TIMEOUT(trace, refusal_is_traced, TIMEOUT)
 		    container, self->p.bdf_b, IOVA_BAR, SZ_4K);
 }
 
-/* H1: nothing is said of ordinary memory, nor of requests that are wrong by themselves */
+/* Nothing is said of ordinary memory, nor of requests that are wrong by themselves */
 TEST_F_TIMEOUT(trace, other_memory_is_not_traced, TIMEOUT)
 {
 	void *area;
@@ -554,7 +554,7 @@ static void expect_turns(struct __test_metadata *_metadata, int *drops)
 	}
 }
 
-/* H1: each mapping is reported once, and so is its end, whichever comes first */
+/* Each mapping is reported once, and so is its end, whichever comes first */
 TEST_F_TIMEOUT(trace, each_map_has_one_end, TIMEOUT)
 {
 	int i, round, drops = 0, events = 0;
@@ -635,7 +635,7 @@ static void view_read(struct __test_metadata *_metadata)
 	lines_read(_metadata, &lines, VIEW, SIZE_MAX / 2);
 }
 
-/* H2: device memory and nothing else, while it is mapped, in every container */
+/* Device memory and nothing else, while it is mapped, in every container */
 TEST_F_TIMEOUT(view, view_shows_what_is_mapped, TIMEOUT)
 {
 	unsigned long long container[2];
@@ -703,7 +703,7 @@ TEST_F_TIMEOUT(view, view_shows_what_is_mapped, TIMEOUT)
 	EXPECT_EQ(0, lines.count);
 }
 
-/* H2: more than fits into one read, or into the kernel's first buffer */
+/* More than fits into one read, or into the kernel's first buffer */
 TEST_F_TIMEOUT(view, view_shows_thousands_of_ranges, TIMEOUT)
 {
 	const int count = 2000;
@@ -764,7 +764,7 @@ static void *reader(void *arg)
 	return NULL;
 }
 
-/* H2, E4: the file is read while containers and devices come and go */
+/* The file is read while containers and devices come and go */
 TEST_F_TIMEOUT(view, view_is_read_while_all_of_it_goes, TIMEOUT)
 {
 	struct readers r = { .bdf = self->p.bdf_b };
@@ -841,8 +841,8 @@ static void *slow_map(void *arg)
 }
 
 /*
- * H2: a reader does not wait for a container in which somebody is mapping memory, and
- * nobody for the reader: containers end and are made.
+ * A reader does not wait for a container in which somebody is mapping memory, and nobody for
+ * the reader: containers end and are made.
  */
 TEST_F_TIMEOUT(view, nobody_waits_for_a_reader, TIMEOUT)
 {

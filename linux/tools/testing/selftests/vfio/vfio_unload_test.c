@@ -116,7 +116,7 @@ static void use_devices(struct __test_metadata *_metadata, int round)
 	iommu_close(&iommu);
 }
 
-/* E8, E12: nothing that belongs to the modules runs, or is left, after they are gone */
+/* Nothing that belongs to the modules runs, or is left, after they are gone */
 TEST_F_TIMEOUT(unload, modules_unload_as_soon_as_everything_is_closed, TIMEOUT)
 {
 	int i, round, rounds = 6;
@@ -184,7 +184,7 @@ static void *open_and_read(void *arg)
 	return NULL;
 }
 
-/* H2, E8: the file in debugfs keeps the module while it is open, and not after */
+/* The file in debugfs keeps the module while it is open, and not after */
 TEST_F_TIMEOUT(unload, module_unloads_when_the_view_is_closed, TIMEOUT)
 {
 	int fd, round, unloaded = 0, busy = 0, ret;

@@ -1522,8 +1522,8 @@ TEST_F_TIMEOUT(joins, after_a_release_while_suspended, TIMEOUT)
 }
 
 /*
- * What programs call around the release of a device.  All of this answers as it did before
- * there were guarantees: these tests pass on any kernel.
+ * What programs call around the release of a device.  All of this answers as it always has:
+ * these tests pass on any kernel.
  */
 
 /* DPDK unmaps what it mapped after it has closed the device, and maps it again */

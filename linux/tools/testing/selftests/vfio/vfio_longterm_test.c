@@ -32,10 +32,6 @@
 #define PAGES		(SIZE / SZ_4K)
 #define FILE_SIZE	SZ_64K
 
-#ifndef STATX_ATTR_DAX
-#define STATX_ATTR_DAX	0x00200000
-#endif
-
 /*
  * Movable zones
  */

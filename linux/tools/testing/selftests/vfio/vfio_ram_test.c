@@ -19,6 +19,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <linux/mempolicy.h>
+
 #include "../kselftest_harness.h"
 #include "vfio_util.h"
 
@@ -45,10 +47,6 @@
 
 /* Of whoever moves pages, and of whoever does not want them moved */
 #define ROUNDS		10
-
-#ifndef MPOL_MF_MOVE_ALL
-#define MPOL_MF_MOVE_ALL	4
-#endif
 
 /* A range of memory that may be mapped at IOVA_RAM, and the pages it had then */
 struct ram {

@@ -9,7 +9,6 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/utsname.h>
 
 #include <linux/list.h>
 
@@ -434,27 +433,4 @@ int vfio_pci_driver_memcpy(struct vfio_pci_device *device, iova_t src, iova_t ds
 	}
 
 	return 0;
-}
-
-/*
- * Before 6.12 a group that cannot be attached for want of memory cannot be detached either,
- * and the kernel warns.
- */
-int __real_dev_open_apart(struct vfio_pci_device **pdev, const char *bdf, struct iommu *iommu,
-			  const char *other);
-int __wrap_dev_open_apart(struct vfio_pci_device **pdev, const char *bdf, struct iommu *iommu,
-			  const char *other);
-
-int __wrap_dev_open_apart(struct vfio_pci_device **pdev, const char *bdf, struct iommu *iommu,
-			  const char *other)
-{
-	struct utsname name;
-	int x, y;
-
-	*pdev = NULL;
-	if (uname(&name) || sscanf(name.release, "%d.%d", &x, &y) != 2 ||
-	    x < 6 || (x == 6 && y < 12))
-		return -ENODATA;
-
-	return __real_dev_open_apart(pdev, bdf, iommu, other);
 }

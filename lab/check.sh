@@ -38,12 +38,13 @@ done
 # report STATUS DESCRIPTION [FILE]: a result, with the command for it and no paths of ours
 report()
 {
-	local name=${2%%:*}
+	local name=${2%%:*} why=
 
-	if [[ -n ${3:-} ]]; then
-		sed "s,${SRC:-/nowhere}/,,g" "$3" > "$LOGS/check.why"
+	if (($1)) && [[ -n ${3:-} ]]; then
+		why=$LOGS/check.why
+		sed "s,${SRC:-/nowhere}/,,g" "$3" > "$why"
 	fi
-	result "$1" "$2" ${3:+"$LOGS/check.why"}
+	result "$1" "$2" "$why"
 	((!$1)) || echo "# again: CHECK=${name#build } lab/check.sh $BASE"
 }
 

@@ -68,7 +68,8 @@ listed_files()
 	done | sort -u
 }
 
-# add_line MESSAGE FILE TEXT: after the last line of the file that begins with the same word
+# add_line MESSAGE FILE TEXT: after the last line of the file that begins with the same word,
+# and names something as deep in folders, if there is one
 add_line()
 {
 	local mode
@@ -76,9 +77,12 @@ add_line()
 	mode=$(git -C "$TREE" ls-files -s -- "$2" | cut -d ' ' -f 1)
 	[[ -n $mode ]] || die "linux/commits/${1##*/} adds a line to $2, which is not there"
 	git -C "$TREE" cat-file blob ":$2" | awk -v text="$3" '
-		{ line[NR] = $0; if ($1 == word) last = NR }
-		BEGIN { split(text, words); word = words[1] }
+		function depth(what) { return gsub("/", "/", what) }
+		{ line[NR] = $0 }
+		$1 == word { any = NR; if (depth($NF) == deep) last = NR }
+		BEGIN { n = split(text, words); word = words[1]; deep = depth(words[n]) }
 		END {
+			last = last ? last : any
 			for (i = 1; i <= NR; i++)
 				print line[i] (i == last ? "\n" text : "")
 			exit !last

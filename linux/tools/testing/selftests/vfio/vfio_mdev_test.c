@@ -141,8 +141,8 @@ static bool place_bar(struct _test_data_mdev *self)
 			   SZ_64K);
 }
 
-static void set_up(struct __test_metadata *_metadata, struct _test_data_mdev *self,
-		   const struct _fixture_variant_mdev *variant)
+static void common_setup(struct __test_metadata *_metadata, struct _test_data_mdev *self,
+			 const struct _fixture_variant_mdev *variant)
 {
 	u64 bar_at = variant->mixed ? SZ_64K : 0;
 	int ret = p2p_open(&self->p, &want_mem);
@@ -178,7 +178,7 @@ static void tear_down(struct _test_data_mdev *self)
 
 FIXTURE_SETUP(mdev)
 {
-	set_up(_metadata, self, variant);
+	common_setup(_metadata, self, variant);
 }
 
 FIXTURE_TEARDOWN(mdev)
@@ -609,7 +609,7 @@ FIXTURE_SETUP(race)
 {
 	static const struct _fixture_variant_mdev mixed = { .mixed = true };
 
-	set_up(_metadata, &self->mdev, &mixed);
+	common_setup(_metadata, &self->mdev, &mixed);
 }
 
 FIXTURE_TEARDOWN(race)

@@ -34,8 +34,8 @@ struct bar {
 	void *bar;
 };
 
-static void bar_open(struct __test_metadata *_metadata, struct bar *b,
-		     const struct pci_want *want, int index)
+static void one_bar_setup(struct __test_metadata *_metadata, struct bar *b,
+			  const struct pci_want *want, int index)
 {
 	if (pci_find(want, 0, b->bdf) < 0 || pci_bar(b->bdf, index, &b->phys, &b->size))
 		SKIP(return, NO_BAR);
@@ -78,7 +78,7 @@ FIXTURE_VARIANT_ADD(bar, e1000e_bar3) { .want = &want_e1000e, .index = 3 };
 
 FIXTURE_SETUP(bar)
 {
-	bar_open(_metadata, &self->b, variant->want, variant->index);
+	one_bar_setup(_metadata, &self->b, variant->want, variant->index);
 }
 
 FIXTURE_TEARDOWN(bar)
@@ -497,7 +497,7 @@ FIXTURE(stress) {
 
 FIXTURE_SETUP(stress)
 {
-	bar_open(_metadata, &self->b, &want_edu, 0);
+	one_bar_setup(_metadata, &self->b, &want_edu, 0);
 }
 
 FIXTURE_TEARDOWN(stress)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Newer harnesses run neither a test nor its teardown if the setup of the fixture skips.
- * Those that this is for run both.  Here the process that runs the test ends there.
+ * Those that this is for run both.  Here the process that runs the test ends there: in a
+ * function whose name ends in "_setup", be it the fixture's or what it calls.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE

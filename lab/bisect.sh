@@ -111,7 +111,10 @@ progress "cloning the patched tree" "$LOGS/bisect-clone.log" clone_patched "$clo
 log=$LOGS/bisect-0000
 try "the base" base ''
 [[ ! -s $log.why ]] || die "the base itself: $(head -n 1 "$log.why")"
-passed=0 failed=0 n=0
+# shellcheck source=lab/ktap.sh
+. "$TOP/lab/ktap.sh"
+ktap_begin
+n=0
 while read -r commit; do
 	n=$((n + 1))
 	builds "$commit" || continue
@@ -120,16 +123,13 @@ while read -r commit; do
 	title="$(printf '%04d' $n) $(git -C "$TREE" show -s --format=%s "$commit")"
 	try "$title" "$commit" "$before"
 	if [[ -s $log.why ]]; then
-		failed=$((failed + 1))
-		echo "not ok - boot: $title"
-		sed 's/^/#     /' "$log.why"
+		result fail "boot: $title" "$log.why"
 		[[ -f $log.facts ]] || log=$before
 	else
-		passed=$((passed + 1))
-		echo "ok - boot: $title"
+		result ok "boot: $title"
 		changes "$before"
 	fi
 done < <(git -C "$TREE" rev-list --reverse base..HEAD)
 rm -rf "$clone" "$dir"
-echo "$passed passed, $failed failed, 0 skipped"
-((failed == 0 && status == 0))
+ktap_end || status=1
+((status == 0))

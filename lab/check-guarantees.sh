@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Which test shows which guarantee?  Every test says so in the comment above it
-# ("/* D3, E9: ... */"); docs/guarantees.md has a table of it, and this checks that
-# the table is true, that no test names a guarantee that does not exist, and that
-# no guarantee of the series is without something that shows it.
+# Which test shows which guarantee?  lab/guarantees.list says so of every test, and
+# docs/guarantees.md has a table of it.  This checks that the list has all the tests and no
+# others, that it names no guarantee that does not exist, that the table is true, and that no
+# guarantee of the series is without something that shows it.
 #
 # Usage: lab/check-guarantees.sh [-u]	-u: write the table instead
 
@@ -14,6 +14,7 @@ unset CDPATH
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 DOC=$TOP/docs/guarantees.md
+LIST=$TOP/lab/guarantees.list
 TESTS=$TOP/linux/tools/testing/selftests/vfio
 MARK='<!-- Written by lab/check-guarantees.sh'
 
@@ -37,43 +38,58 @@ other()
 	esac
 }
 
-# Lines of GUARANTEE PROGRAM TEST
-cited()
+# Lines of PROGRAM TEST, as they are in the sources
+tests()
 {
 	local file
 
 	for file in "$TESTS"/*_test.c; do
 		[[ -f $file ]] || continue
 		awk -v program="$(basename "$file" .c)" '
-		# The last comment before the test, or before its helpers
-		/^\/\*/ { text = ""; comment = 1 }
-		comment { text = text " " $0 }
-		comment && /\*\// {
-			comment = 0
-			said = 1
-			gsub(/^[ *\/]*/, "", text)
-			if (match(text, /^[A-H][0-9]+(,? *(and)? *[A-H][0-9]+)*:/))
-				ids = substr(text, 1, RLENGTH)
-			next
-		}
 		/^[A-Z_]*TEST[A-Z_]*\(/ {
 			name = $0
 			sub(/\).*/, "", name)
 			with_fixture = name ~ /^TEST_F/
 			sub(/^[^(]*\(/, "", name)
 			split(name, args, /, */)
-			name = with_fixture ? args[2] : args[1]
-			if (!said)
-				print "- " program " " name
-			while (match(ids, /[A-H][0-9]+/)) {
-				print substr(ids, RSTART, RLENGTH) " " program " " name
-				ids = substr(ids, RSTART + RLENGTH)
-			}
-			ids = ""
-			said = 0
+			print program " " (with_fixture ? args[2] : args[1])
 		}
 		' "$file"
 	done
+}
+
+# The same, as they are in the list
+listed()
+{
+	awk '!/^#/ && NF { print $1 " " $2 }' "$LIST"
+}
+
+# Lines of the list that are not such
+malformed()
+{
+	awk '!/^#/ && NF && !/^[a-z0-9_]+ [a-z0-9_]+ \| (-|[A-H][0-9]+( [A-H][0-9]+)*)$/ {
+		print "lab/guarantees.list:" NR ": make it \047program test | guarantees\047: " $0
+	}' "$LIST"
+}
+
+# The first test whose line is elsewhere, if none is missing
+misplaced()
+{
+	cmp -s <(tests | sort) <(listed | sort) || return 0
+	paste -d '|' <(tests) <(listed) | awk -F '|' '$1 != $2 {
+		print "the line of \047" $1 "\047 belongs where \047" $2 "\047 is in lab/guarantees.list"
+		exit
+	}'
+}
+
+# Lines of GUARANTEE PROGRAM TEST
+cited()
+{
+	awk '!/^#/ && NF {
+		for (i = 4; i <= NF; i++)
+			if ($i != "-")
+				print $i " " $1 " " $2
+	}' "$LIST"
 }
 
 ids()
@@ -112,6 +128,10 @@ table()
 	done
 }
 
+if [[ ! -f $LIST ]]; then
+	echo "lab: error: lab/guarantees.list is missing" >&2
+	exit 1
+fi
 new=
 work=$(mktemp -d)
 trap 'rm -rf "$work" ${new:+"$new"}' EXIT
@@ -126,30 +146,34 @@ if [[ ${1:-} == -u ]]; then
 	exit
 fi
 
-count=0 failed=0
-# result DESCRIPTION LINES: none is good
-result()
+# shellcheck source=lab/ktap.sh
+. "$TOP/lab/ktap.sh"
+
+# none DESCRIPTION LINES: none is good
+none()
 {
-	count=$((count + 1))
-	if [[ -z $2 ]]; then
-		echo "ok $count - $1"
-	else
-		failed=$((failed + 1))
-		echo "not ok $count - $1"
-		while read -r line; do
-			echo "# $line"
-		done <<< "$2"
-	fi
+	local status=ok
+
+	[[ -z $2 ]] || status=fail
+	result "$status" "$1" <(echo "$2")
 }
 
-echo "TAP version 13"
-known=$(ids)
-result "guarantees: every test says what it shows" "$(grep '^- ' "$work/all" || :)"
-result "guarantees: those that tests name exist" \
-	"$(grep -v '^- ' "$work/all" | grep -vwFf <(printf '%s\n' "$known") || :)"
-result "guarantees: each is shown by something" "$(table | grep '^| [A-H][0-9]* |  |$' || :)"
-result "guarantees: the table is up to date (lab/check-guarantees.sh -u)" \
+ktap_begin
+none "guarantees: lab/guarantees.list can be read" "$(malformed)"
+none "guarantees: every test has a line in lab/guarantees.list" \
+	"$(comm -23 <(tests | sort) <(listed | sort) |
+		sed "s|.*|add a line to lab/guarantees.list: '& \\| ' and what it shows, or -|")"
+none "guarantees: every line of it is a test's" \
+	"$(comm -13 <(tests | sort) <(listed | sort) |
+		sed "s|.*|take '&' out of lab/guarantees.list, or give the line its new name|")"
+none "guarantees: the lines are in the order of the sources" "$(misplaced)"
+none "guarantees: those that it names exist" \
+	"$(awk 'NR == FNR { known[$1]; next }
+		!($1 in known) {
+			print "take " $1 " from \047" $2 " " $3 "\047 in lab/guarantees.list," \
+				" or write it into docs/guarantees.md"
+		}' <(ids) "$work/all")"
+none "guarantees: each is shown by something" "$(table | grep '^| [A-H][0-9]* |  |$' || :)"
+none "guarantees: the table is up to date (lab/check-guarantees.sh -u)" \
 	"$(diff <(table) <(sed "1,\\,^$MARK,d" "$DOC") || :)"
-echo "1..$count"
-echo "$((count - failed)) passed, $failed failed, 0 skipped"
-((!failed))
+ktap_end

@@ -25,6 +25,8 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 load_base "${1:-}"
+# shellcheck source=lab/ktap.sh
+. "$TOP/lab/ktap.sh"
 
 ALL="shellcheck guarantees checkpatch kernel-doc sphinx x86-64 arm64 kvm selftests sparse coccicheck"
 ODD="few cdev nommu allmod"
@@ -33,24 +35,17 @@ for name in $CHECK; do
 	[[ " $ALL $ODD " == *" $name "* ]] || die "CHECK: unknown check '$name'; there are: $ALL $ODD"
 done
 
-passed=0 failed=0 count=0
-
-# result STATUS DESCRIPTION [FILE]: FILE says why, if it failed
-result()
+# report STATUS DESCRIPTION [FILE]: a result, with the command for it and no paths of ours
+report()
 {
-	count=$((count + 1))
-	if ((!$1)); then
-		passed=$((passed + 1))
-		echo "ok $count - $2"
-	else
-		failed=$((failed + 1))
-		echo "not ok $count - $2"
-		name=${2%%:*}
-		echo "# again: CHECK=${name#build } lab/check.sh $BASE"
-		if [[ -n ${3:-} ]]; then
-			sed -n "s,${SRC:-/nowhere}/,,g; 1,40s/^/# /p" "$3"
-		fi
+	local name=${2%%:*} why=
+
+	if (($1)) && [[ -n ${3:-} ]]; then
+		why=$LOGS/check.why
+		sed "s,${SRC:-/nowhere}/,,g" "$3" > "$why"
 	fi
+	result "$1" "$2" "$why"
+	((!$1)) || echo "# again: CHECK=${name#build } lab/check.sh $BASE"
 }
 
 wanted()
@@ -59,7 +54,7 @@ wanted()
 }
 
 # What the files in lab/checks/ have:
-#   check_NAME	prints a line by result() for everything it looks at
+#   check_NAME	prints a line by report() for everything it looks at
 #   needs_NAME	a program that it calls, and the package with it
 for file in "$TOP"/lab/checks/*.sh; do
 	# shellcheck source=/dev/null
@@ -90,12 +85,11 @@ run()
 
 finish()
 {
-	echo "1..$count"
-	echo "$passed passed, $failed failed, 0 skipped"
-	exit $((failed > 0))
+	ktap_end
+	exit
 }
 
-echo "TAP version 13"
+ktap_begin
 
 run shellcheck
 run guarantees

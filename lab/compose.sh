@@ -55,7 +55,8 @@ apply_patch()
 	commit_index "$work/message" "$name"
 }
 
-# The files that the last paragraph of a message names, relative to linux/.
+# The files that the last paragraph of a message names, relative to linux/: "File: GLOB".  It
+# may have lines, too, that are added to files of the tree: "Line: FILE: TEXT".
 listed_files()
 {
 	local glob
@@ -67,9 +68,32 @@ listed_files()
 	done | sort -u
 }
 
+# add_line MESSAGE FILE TEXT: after the last line of the file that begins with the same word,
+# and names something as deep in folders, if there is one
+add_line()
+{
+	local mode
+
+	mode=$(git -C "$TREE" ls-files -s -- "$2" | cut -d ' ' -f 1)
+	[[ -n $mode ]] || die "linux/commits/${1##*/} adds a line to $2, which is not there"
+	git -C "$TREE" cat-file blob ":$2" | awk -v text="$3" '
+		function depth(what) { return gsub("/", "/", what) }
+		{ line[NR] = $0 }
+		$1 == word { any = NR; if (depth($NF) == deep) last = NR }
+		BEGIN { n = split(text, words); word = words[1]; deep = depth(words[n]) }
+		END {
+			last = last ? last : any
+			for (i = 1; i <= NR; i++)
+				print line[i] (i == last ? "\n" text : "")
+			exit !last
+		}' > "$work/with-line" ||
+		die "linux/commits/${1##*/}: no line of $2 begins with '${3%% *}'"
+	git -C "$TREE" update-index --cacheinfo "$mode,$(git -C "$TREE" hash-object -w --no-filters "$work/with-line"),$2"
+}
+
 add_files()
 {
-	local name=$1 msg=$TOP/linux/commits/$1.msg file mode blob stamp list
+	local name=$1 msg=$TOP/linux/commits/$1.msg file mode blob stamp list line
 
 	[[ -f $msg ]] || die "series/$BASE/order says 'new $name', but there is no linux/commits/$name.msg"
 	list=$(listed_files "$msg")
@@ -80,7 +104,10 @@ add_files()
 		blob=$(git -C "$TREE" hash-object -w --no-filters "$TOP/linux/$file")
 		git -C "$TREE" update-index --add --cacheinfo "$mode,$blob,$file"
 	done <<< "$list"
-	sed '/^File: /d' "$msg" | git -C "$TREE" stripspace > "$work/message"
+	while read -r line; do
+		add_line "$msg" "${line%%: *}" "${line#*: }"
+	done < <(sed -n 's/^Line: *//p' "$msg")
+	sed '/^\(File\|Line\): /d' "$msg" | git -C "$TREE" stripspace > "$work/message"
 	stamp=$(git -C "$TOP" log -1 --format=%aI -- "linux/commits/$name.msg" 2>/dev/null) || stamp=
 	GIT_AUTHOR_NAME=${LAB_NAME:-lab} GIT_AUTHOR_EMAIL=${LAB_EMAIL:-lab@localhost} \
 		GIT_AUTHOR_DATE=${stamp:-$(date -Iseconds)} commit_index "$work/message" "new $name"

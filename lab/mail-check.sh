@@ -42,7 +42,8 @@ git config -f "$work/gitconfig" user.name "$name"
 git config -f "$work/gitconfig" user.email "$email"
 git config -f "$work/gitconfig" b4.attestation-policy off
 
-passed=0 failed=0
+# shellcheck source=lab/ktap.sh
+. "$TOP/lab/ktap.sh"
 
 # check WHAT COMMAND...: what COMMAND prints is wrong
 check()
@@ -52,12 +53,9 @@ check()
 	shift
 	"$@" > "$work/wrong" 2>&1 || status=$?
 	if ((status == 0)) && [[ ! -s $work/wrong ]]; then
-		echo "ok - $what"
-		passed=$((passed + 1))
+		result ok "$what"
 	else
-		echo "not ok - $what"
-		sed -n '1,20s/^/#   /p' "$work/wrong"
-		failed=$((failed + 1))
+		result fail "$what" "$work/wrong"
 	fi
 }
 
@@ -326,5 +324,4 @@ if ((${#sent[@]})); then
 	check 'they are plain text' is_plain
 	check 'b4 am takes the series from them' b4_applies
 fi
-echo "$passed passed, $failed failed, 0 skipped"
-((failed == 0))
+ktap_end

@@ -136,21 +136,32 @@ stop_tries()
 	wait
 }
 
-# The bases share what is reverted, so the newest stands for all, where nothing is said
+# for_base NAME TESTS: those that say nothing of bases are for all, if the patch applies
 for_base()
 {
-	if [[ " $1 " == *" @"* ]]; then
-		[[ " $1 " == *" @$BASE "* ]]
+	if [[ " $2 " == *" @"* ]]; then
+		[[ " $2 " == *" @$BASE "* ]]
 	else
-		[[ $BASE == "$newest" ]]
+		[[ $BASE == "$newest" ]] || applies "$(patch_of "$1")"
 	fi
+}
+
+is_listed()
+{
+	[[ " ${names[*]} " == *" $1 "* ]]
+}
+
+applies()
+{
+	git -C "$TREE" apply --check "$1" 2>/dev/null
 }
 
 # test name<TAB>result, from what vmtests.sh printed
 printed()
 {
-	sed -nE 's/^skip - ([^ ]+: [^ ]+) # fixed in .*/\1\tknown/p; t
-		s/^(ok|not ok|skip) - ([^ ]+: [^ ]+).*/\2\t\1/p' "$1"
+	sed -nE 's/^ok [0-9]+ - ([^ ]+: [^ ]+) # SKIP fixed in .*/\1\tknown/p; t
+		s/^ok [0-9]+ - ([^ ]+: [^ ]+) # SKIP.*/\1\tskip/p; t
+		s/^(ok|not ok) [0-9]+ - ([^ ]+: [^ ]+).*/\2\t\1/p' "$1"
 }
 
 # and from the store
@@ -193,7 +204,7 @@ write_table()
 	while IFS='|' read -r name tests what; do
 		name=$(trim "$name")
 		[[ -n $name && $name != '#'* ]] || continue
-		for_base "$tests" || continue
+		is_listed "$name" || continue
 		fails='not run'
 		! grep -q "^$name"$'\t' "$store" || fails=$(results "$name" | wc -l)
 		[[ $fails =~ ^[1-9] ]] || fails="**$fails**"
@@ -214,11 +225,12 @@ word()
 
 [[ -f $TOP/lab/reverts.list ]] || die "lab/reverts.list is missing"
 newest=$(bases | tail -n 1)
+"$TOP/lab/compose.sh" "$BASE" > /dev/null
 names=()
 while IFS='|' read -r name tests _; do
 	name=$(trim "$name")
 	[[ -n $name && $name != '#'* ]] || continue
-	for_base "$tests" || continue
+	for_base "$name" "$tests" || continue
 	names+=("$name")
 done < "$TOP/lab/reverts.list"
 for name in ${only[@]+"${only[@]}"}; do
@@ -231,11 +243,9 @@ trap 'stop_tries; cleanup' EXIT
 
 # Before hours are spent: what cannot be reverted on this base?
 "$TOP/lab/deps.sh" run
-tree=$("$TOP/lab/compose.sh" "$BASE")
 stale=()
 for name in "${names[@]}"; do
-	patch=$(patch_of "$name")
-	git -C "$tree" apply --check "$patch" 2>/dev/null || stale+=("$name")
+	applies "$(patch_of "$name")" || stale+=("$name")
 done
 ((${#stale[@]} == 0)) ||
 	die "${#stale[@]} of ${#names[@]} reverts do not apply to $BASE yet, so there is no proof for it; each needs a lab/reverts/$BASE/NAME.patch: ${stale[*]}"
@@ -259,7 +269,7 @@ mapfile -t tests < <(tests_of patched)
 while IFS='|' read -r name tests _; do
 	name=$(trim "$name")
 	[[ -n $name && $name != '#'* ]] || continue
-	{ for_base "$tests" && wanted "$name"; } || continue
+	{ is_listed "$name" && wanted "$name"; } || continue
 	if [[ ! -d $mutant ]]; then
 		need_space "$OUT" 3000 "a kernel tree"
 		progress "cloning the patched tree" "$LOGS/proof-clone.log" clone_patched "$mutant" "$commit" ||

@@ -13,7 +13,8 @@ load_base "${1:-}"
 
 work=''
 scratch work "${TMPDIR:-/tmp}"
-passed=0 failed=0 skipped=0
+# shellcheck source=lab/ktap.sh
+. "$TOP/lab/ktap.sh"
 
 # expect WHAT STATUS PATTERN COMMAND...: it ends with STATUS ("fail": any but 0), and
 # PATTERN is found in what it says.  A failure of the lab is one line of its own.
@@ -31,19 +32,17 @@ expect()
 	fi
 	grep -qE -- "$pattern" "$work/said" || why="${why:+$why, and }did not say '$pattern'"
 	if [[ -z $why ]]; then
-		echo "ok - $what"
-		passed=$((passed + 1))
+		result ok "$what"
 	else
-		echo "not ok - $what: $why"
-		tail -n 20 "$work/said" | sed 's/^/#   /'
-		failed=$((failed + 1))
+		tail -n 20 "$work/said" > "$work/why"
+		result fail "$what: $why" "$work/why"
 	fi
 }
 
+# skip WHAT REASON
 skip()
 {
-	echo "skip - $* # SKIP"
-	skipped=$((skipped + 1))
+	result skip "$1" <(echo "$2")
 }
 
 parts="project source compose edits git mail word checks minimal apply port expected runner devices"
@@ -54,11 +53,11 @@ for part in ${only[@]+"${only[@]}"}; do
 done
 # What is called from here is called by hand, as far as it knows
 export -n LAB_SPEAKER BASE
+ktap_begin
 for part in $parts; do
 	[[ $part == project || ${#only[@]} == 0 || " ${only[*]} " == *" $part "* ]] || continue
 	# shellcheck source=/dev/null
 	. "$TOP/lab/selftest/$part.sh"
 done
 
-echo "$passed passed, $failed failed, $skipped skipped"
-((failed == 0))
+ktap_end

@@ -16,9 +16,8 @@ TIMEOUT=${SPIN_TIMEOUT:-300}
 
 JOBS=${SPIN_JOBS:-${JOBS:-2}}
 
-passed=0
-failed=0
-skipped=0
+# shellcheck source=lab/ktap.sh
+. "$TOP/lab/ktap.sh"
 count=0
 printed=0
 names=("$@")
@@ -48,12 +47,12 @@ stop()
 trap stop INT TERM
 set -m		# a process group for each search, to be able to end it
 
-# result OK DESCRIPTION [DETAIL]
-result()
+# found STATUS DESCRIPTION [DETAIL]: what report() will say of a check
+found()
 {
-	echo "$1 $count - $2"
-	[ "$1" = ok ] || echo "# again: lab/spin.sh '$what'"
-	[ $# -lt 3 ] || printf '%s\n' "$3" | sed 's/^/# /'
+	printf '%s\n' "$1" "$2"
+	[ "$1" = ok ] || echo "again: lab/spin.sh '$what'"
+	[ $# -lt 3 ] || printf '%s\n' "$3"
 }
 
 wanted()
@@ -70,14 +69,17 @@ wanted()
 # What is known by now, in the order in which it was asked for
 report()
 {
+	local status what
+
 	while [ -e "$TMP/result.$((printed + 1))" ]; do
 		printed=$((printed + 1))
-		cat "$TMP/result.$printed"
-		if grep -q '^ok' "$TMP/result.$printed"; then
-			passed=$((passed + 1))
-		else
-			failed=$((failed + 1))
-		fi
+		{
+			read -r status
+			read -r what
+			cat > "$TMP/detail"
+		} < "$TMP/result.$printed"
+		result "$status" "$what" "$TMP/detail"
+		[ "$status" != ok ] || sed 's/^/# /' "$TMP/detail"
 	done
 }
 
@@ -132,13 +134,13 @@ search_all()
 
 	search -O1 "$model" "$@"
 	if [ "$status" -eq 124 ]; then
-		result "not ok" "$what" "not finished within $TIMEOUT s"
+		found fail "$what" "not finished within $TIMEOUT s"
 	elif [ "$status" -ne 0 ] || ! grep -q 'errors: 0$' "$log" ||
 	     grep -Eq 'max search depth too small|^Warning: Search not completed|out of memory' "$log"; then
-		result "not ok" "$what" "$(grep -v '^Depth=' "$log" | tail -n 15)"
+		found fail "$what" "$(grep -v '^Depth=' "$log" | tail -n 15)"
 	else
 		states=$(sed -n 's/^ *\([0-9]*\) states, stored.*/\1/p' "$log")
-		result ok "$what ($states states)"
+		found ok "$what ($states states)"
 	fi
 }
 
@@ -152,23 +154,23 @@ breaks()
 
 search_error()
 {
-	local model=$1 what=$2 error=$3 final=$4 found var
+	local model=$1 what=$2 error=$3 final=$4 seen var
 	shift 4
 
 	search -O0 "$model" "$@"
-	found=$(grep -m 1 -E '^pan:[0-9]+: (assertion violated|invalid end state)' "$log")
-	if ! printf '%s\n' "$found" | grep -Eq "^pan:[0-9]+: ($error)"; then
-		result "not ok" "$what" "$(printf 'wanted: %s\nfound: %s\n' \
-			"$error" "${found:-nothing}"; grep -v '^Depth=' "$log" | tail -n 8)"
+	seen=$(grep -m 1 -E '^pan:[0-9]+: (assertion violated|invalid end state)' "$log")
+	if ! printf '%s\n' "$seen" | grep -Eq "^pan:[0-9]+: ($error)"; then
+		found fail "$what" "$(printf 'wanted: %s\nfound: %s\n' \
+			"$error" "${seen:-nothing}"; grep -v '^Depth=' "$log" | tail -n 8)"
 		return
 	fi
 	for var in $final; do
 		if ! grep -Fq "$var = 1" "$trail"; then
-			result "not ok" "$what" "$found, but not with $var set"
+			found fail "$what" "$seen, but not with $var set"
 			return
 		fi
 	done
-	result ok "$what" "${found#pan:*: }"
+	found ok "$what" "${seen#pan:*: }"
 }
 
 deadlock='invalid end state'
@@ -178,7 +180,7 @@ gone()
 	echo "assertion violated +!\\($1[][)]"
 }
 
-echo "TAP version 13"
+ktap_begin
 
 holds memory.pml "design: faults against disabling, reset and hot resets"
 breaks memory.pml "faulting without memory_lock lets the CPU reach disabled memory" \
@@ -351,6 +353,4 @@ report
 [ "$printed" -eq "$count" ] || die "check $((printed + 1)) ended without a result"
 
 [ "$count" -gt 0 ] || die "no check is called ${names[*]}"
-echo "1..$count"
-echo "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" -eq 0 ]
+ktap_end

@@ -56,19 +56,25 @@ sum()
 			split(b, y, ".")
 			return x[1] + 0 < y[1] + 0 || (x[1] == y[1] && x[2] + 0 < y[2] + 0)
 		}
-		function result(word, text)
+		function result(word, text,	reason)
 		{
 			split(text, words, " ")
 			found[words[1]]
 			if (text in expected && word == "not ok") {
 				word = "skip"
-				text = text " # " expected[text]
+				text = text " # SKIP " expected[text]
 				failed_as_expected++
 			} else if (text in expected && word == "ok") {
 				word = "not ok"
 				text = text " (passes, lab/expected.list says it fails)"
 			}
-			printf "%s - %s: %s\n", word, test, text
+			# Reasons in capitals, as in small letters
+			reason = ""
+			if (word == "skip" && match(text, / *# *[Ss][Kk][Ii][Pp] */)) {
+				reason = substr(text, RSTART + RLENGTH)
+				text = substr(text, 1, RSTART - 1)
+			}
+			printf "%s\t%s: %s\t%s\n", word, test, text, reason
 			count[word]++
 		}
 		BEGIN {
@@ -111,7 +117,6 @@ sum()
 			for (name in expected)
 				if (planned && seen == planned && !(name in found))
 					result("not ok", name " (lab/expected.list has it, and there is no such test)")
-			printf "sum %d %d %d\n", count["ok"], count["not ok"], count["skip"]
 		}'
 }
 
@@ -136,16 +141,16 @@ run_one()
 
 report()
 {
-	local name=$1 out=$LOGS/vm-$label-$1 p=0 f=1 s=0
+	local name=$1 out=$LOGS/vm-$label-$1 before=$failed word text why
 
 	if [[ ! -f $out.sum ]]; then
-		echo "not ok - $name: no result"
+		result fail "$name: no result"
 	else
-		grep -v '^sum ' "$out.sum" || :
-		read -r _ p f s < <(grep '^sum ' "$out.sum")
+		while IFS=$'\t' read -r word text why; do
+			result "$word" "$text" <(echo "$why")
+		done < "$out.sum"
 	fi
-	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-	if ((f)); then
+	if ((failed > before)); then
 		echo "# again: $again$name"
 		echo "# the guest printed (all of it: $out.out, console: $out.log):"
 		grep -vE '^ok |^#  *(RUN|OK) ' "$out.out" | tail -n 30 | sed 's/^/#   /' || :
@@ -153,7 +158,9 @@ report()
 	fi
 }
 
-passed=0 failed=0 skipped=0 ended=0 next_word=$((SECONDS + 30))
+# shellcheck source=lab/ktap.sh
+. "$TOP/lab/ktap.sh"
+ended=0 next_word=$((SECONDS + 30))
 declare -A pids=() started=()
 again="make test BASE=$BASE ONLY="
 [[ $label == patched ]] || again="lab/vmtests.sh $BASE $kernel $programs "
@@ -213,6 +220,7 @@ mapfile -t chosen < <(
 for line in ${chosen[@]+"${chosen[@]}"}; do
 	rm -f "$LOGS/vm-$label-${line%%|*}".*
 done
+ktap_begin
 for line in ${chosen[@]+"${chosen[@]}"}; do
 	IFS='|' read -r name cpus seconds options command <<< "$line"
 	while ((${#pids[@]} >= JOBS)); do
@@ -230,5 +238,4 @@ while ((${#pids[@]})); do
 done
 
 ((passed + failed + skipped)) || die "no test is called '${only[*]}'; see lab/tests.list"
-echo "$passed passed, $failed failed, $skipped skipped"
-((failed == 0))
+ktap_end

@@ -7,7 +7,7 @@
 # a commit that does nothing but add files that stand under linux/, or whose subject is
 # that of a linux/commits/NAME.msg, to linux/; every other one to series/BASE/, in a file
 # that is called as its subject.  A commit that adds a file to the ones linux/ has is written
-# to linux/ if linux/commits has its subject.
+# to linux/ if linux/commits has its subject, and so is what it adds to makefiles.
 #
 # What the tree does not change stays as it is here.  What was changed both in the tree
 # and here, since the tree was composed, is named, and nothing is written.
@@ -101,12 +101,26 @@ changes()
 	done < <({ (cd "$work/new" && find . -type f | sed 's,^\./,,'); cat "$work/gone"; } | sort -u)
 }
 
+# What a commit adds to a makefile, as the message has it; where it belongs follows from that
+lines_added()
+{
+	local diff
+
+	diff=$(git -C "$TREE" diff -U0 --no-ext-diff "$1^" "$1" -- "$2" | sed '1,/^@@/d')
+	! grep -qv '^[+@]' <<< "$diff" ||
+		die "'$(git -C "$TREE" log -1 --format=%s "$1")' does not only add lines to $2; make the rest a commit of its own"
+	sed -n "s,^+,Line: $2: ,p" <<< "$diff"
+}
+
 write_shared()
 {
 	local commit=$1 name=$2 msg=linux/commits/$2.msg mode type blob file
 
+	: > "$work/lines"
 	while read -r _ mode _ blob type file; do
-		if [[ $type == D ]]; then
+		if [[ $type == M && $file =~ (^|/)Makefile$|\.mk$ ]]; then
+			lines_added "$commit" "$file" >> "$work/lines"
+		elif [[ $type == D ]]; then
 			rm -f "$work/new/linux/$file"
 			echo "linux/$file" >> "$work/gone"
 		else
@@ -119,7 +133,8 @@ write_shared()
 		echo
 		# The globs that were there are kept where they still cover the files.
 		git -C "$TREE" diff-tree -r --no-commit-id --name-only --diff-filter=d "$commit" |
-			cover "$TOP/$msg"
+			grep -vxFf <(sed 's/^Line: \([^:]*\): .*/\1/' "$work/lines") | cover "$TOP/$msg"
+		cat "$work/lines"
 	} > "$work/msg"
 	wanted "$msg" < "$work/msg"
 }

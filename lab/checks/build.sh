@@ -212,7 +212,7 @@ build_commit()
 	shift 4
 	stamp=$(key "$build_functions" "build $arch $*" "$(git -C "$SRC" rev-parse "$base^{tree}" "$commit^{tree}")")
 	if seen "$stamp"; then
-		result 0 "$what"
+		report 0 "$what"
 		return
 	fi
 	if [[ -z $configured ]]; then
@@ -247,12 +247,12 @@ build_commit()
 		[[ -s $log.why ]] || tail -n 20 "$log" > "$log.why"
 		# Objects of a build that failed would hide its warnings from the next.
 		rm -rf "$OBJ/drivers/vfio"
-		result 1 "$what" "$log.why"
+		report 1 "$what" "$log.why"
 		rm -f "$log.why"
 	else
 		configured=$config
 		remember "$stamp"
-		result 0 "$what"
+		report 0 "$what"
 	fi
 }
 

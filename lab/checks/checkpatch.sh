@@ -48,6 +48,6 @@ check_checkpatch()
 		n=$((n + 1))
 		status=1
 		[[ ! -f $LOGS/checkpatch-$(number "$n").log.ok ]] || status=0
-		result "$status" "checkpatch: $(number "$n") $(title "$commit")" "$LOGS/checkpatch-$(number "$n").log"
+		report "$status" "checkpatch: $(number "$n") $(title "$commit")" "$LOGS/checkpatch-$(number "$n").log"
 	done
 }

@@ -39,6 +39,6 @@ check_coccicheck()
 	local status log
 
 	compare coccicheck run_coccicheck reports ""
-	result "$status" "coccicheck: no new report in the changed files" "$log"
+	report "$status" "coccicheck: no new report in the changed files" "$log"
 	grep -s '^not run' "$WORK/found.tip" | sed 's/^/# coccicheck: /' || :
 }

@@ -8,5 +8,5 @@ check_guarantees()
 
 	"$TOP/lab/check-guarantees.sh" > "$LOGS/guarantees.log" 2>&1 || status=1
 	grep -v '^ok' "$LOGS/guarantees.log" > "$LOGS/guarantees.why" || :
-	result "$status" "guarantees: docs/guarantees.md is true of the tests" "$LOGS/guarantees.why"
+	report "$status" "guarantees: docs/guarantees.md is true of the tests" "$LOGS/guarantees.why"
 }

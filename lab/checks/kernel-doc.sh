@@ -23,5 +23,5 @@ check_kernel_doc()
 	done
 	added "$WORK/doc.base" "$WORK/doc.tip" > "$LOGS/kernel-doc.log"
 	[[ ! -s $LOGS/kernel-doc.log ]] || status=1
-	result "$status" "kernel-doc: ${#docs[@]} changed files, no new warning" "$LOGS/kernel-doc.log"
+	report "$status" "kernel-doc: ${#docs[@]} changed files, no new warning" "$LOGS/kernel-doc.log"
 }

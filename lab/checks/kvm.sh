@@ -19,7 +19,7 @@ check_kvm()
 			die "tools are missing; run: apt-get install gcc-$(basename "${compiler##* }" -gcc)"
 		rm -rf "$OBJ"
 		compare "kvm $arch" run_kvm warnings "configure kmake"
-		result "$status" "kvm: $arch, ${others[*]} with no new warning" "$log"
+		report "$status" "kvm: $arch, ${others[*]} with no new warning" "$log"
 		rm -rf "$OBJ"
 	done
 }

@@ -36,7 +36,7 @@ check_selftests()
 			fi
 			((status)) || remember "$stamp"
 		fi
-		result "$status" "build selftests: $(number "$n") $(title "$commit")" "$log.why"
+		report "$status" "build selftests: $(number "$n") $(title "$commit")" "$log.why"
 		rm -f "$log.why"
 	done
 	git -C "$SRC" clean -qfdx

@@ -27,5 +27,5 @@ check_shellcheck()
 
 	mapfile -t files < <(scripts)
 	(cd "$TOP" && shellcheck -x -P SCRIPTDIR "${files[@]}") > "$LOGS/shellcheck.log" 2>&1 || status=1
-	result "$status" "shellcheck: ${#files[@]} scripts" "$LOGS/shellcheck.log"
+	report "$status" "shellcheck: ${#files[@]} scripts" "$LOGS/shellcheck.log"
 }

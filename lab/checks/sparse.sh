@@ -18,7 +18,7 @@ sparse_of()
 	local status log
 
 	compare "sparse $1" run_sparse warnings "$sparse_needs"
-	result "$status" "sparse: $1, no new warning in drivers/vfio" "$log"
+	report "$status" "sparse: $1, no new warning in drivers/vfio" "$log"
 }
 
 check_sparse()

@@ -78,5 +78,5 @@ check_sphinx()
 		fi
 		((status)) || remember "$stamp"
 	fi
-	result "$status" "sphinx: ${#pages[@]} pages, no new warning" "$log"
+	report "$status" "sphinx: ${#pages[@]} pages, no new warning" "$log"
 }

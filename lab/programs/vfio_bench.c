@@ -26,9 +26,11 @@
 #include <linux/vfio.h>
 #ifdef VFIO_DEVICE_FEATURE_DMA_BUF
 #include <linux/iommufd.h>
+#include <libvfio/dma_buf.h>
 #endif
 
-#include "vfio_util.h"
+#include <libvfio/memory.h>
+#include <libvfio/p2p.h>
 #include "iommu_floor/iommu_floor.h"
 
 #define IOVA_BASE	(64ULL * SZ_1G)
@@ -41,19 +43,19 @@ static const struct pci_want want_display = { .kind = { { 0x12341111, 0 } } };
 
 static int floor_fd = -1;
 
-static uint64_t ticks(void)
+static u64 ticks(void)
 {
 #ifdef __x86_64__
-	uint32_t lo, hi;
+	u32 lo, hi;
 
 	asm volatile("lfence; rdtsc; lfence" : "=a" (lo), "=d" (hi) : : "memory");
-	return (uint64_t)hi << 32 | lo;
+	return (u64)hi << 32 | lo;
 #else
 	return now_us() * 1000;
 #endif
 }
 
-static void figure(const char *bench, const char *kind, uint64_t x, uint64_t value)
+static void figure(const char *bench, const char *kind, u64 x, u64 value)
 {
 	printf("%s.%s.%llu\t%llu\n", bench, kind, (unsigned long long)x,
 	       (unsigned long long)value);
@@ -65,12 +67,12 @@ static void figure(const char *bench, const char *kind, uint64_t x, uint64_t val
 
 /* The least of some values: the others were interrupted */
 struct least {
-	uint64_t value;
-	uint64_t sum;
+	u64 value;
+	u64 sum;
 	unsigned int count;
 };
 
-static void least_add(struct least *l, uint64_t value)
+static void least_add(struct least *l, u64 value)
 {
 	if (!l->count || value < l->value)
 		l->value = value;
@@ -93,8 +95,8 @@ struct setup {
 	char bdf_a[BDF_LEN];
 	char bdf_b[BDF_LEN];
 	int bar;
-	uint64_t phys;
-	uint64_t size;
+	u64 phys;
+	u64 size;
 };
 
 static void find_both(struct setup *s, const struct pci_want *want_b)
@@ -209,7 +211,7 @@ static void measure_floors(struct setup *s, struct iommu_floor floor, struct lea
 	} while (!least_done(map) || !least_done(unmap));
 }
 
-static void measure_floor(struct setup *s, uint64_t iova, uint64_t phys, uint64_t size,
+static void measure_floor(struct setup *s, u64 iova, u64 phys, u64 size,
 			  struct least *map, struct least *unmap)
 {
 	struct iommu_floor floor = {
@@ -219,7 +221,7 @@ static void measure_floor(struct setup *s, uint64_t iova, uint64_t phys, uint64_
 	measure_floors(s, floor, map, unmap);
 }
 
-static void print_floor(const char *kind, uint64_t x, struct least *map, struct least *unmap)
+static void print_floor(const char *kind, u64 x, struct least *map, struct least *unmap)
 {
 	if (!map->count)
 		return;
@@ -242,16 +244,16 @@ static void bench_map(void)
 		{ "offset", SZ_4K, SZ_4K, SZ_4K },
 	};
 	struct setup s;
-	uint64_t size;
+	u64 size;
 	size_t i;
 
 	open_large(&s);
 	for (i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
 		for (size = SZ_1M; size <= s.size; size *= 4) {
 			struct least map = {}, unmap = {}, floor_map = {}, floor_unmap = {};
-			uint64_t iova = IOVA_BASE + kinds[i].iova;
+			u64 iova = IOVA_BASE + kinds[i].iova;
 			size_t len = size - kinds[i].offset;
-			uint64_t start, mapped, end;
+			u64 start, mapped, end;
 			struct area area;
 			long before, tables;
 			void *bar;
@@ -265,7 +267,7 @@ static void bench_map(void)
 				tables = proc_page_tables_kb() - before;
 				least_add(&map, mapped - start);
 				start = ticks();
-				need(dma_unmap(s.iommu, iova, len) == (int64_t)len);
+				need(dma_unmap(s.iommu, iova, len) == (s64)len);
 				end = ticks();
 				least_add(&unmap, end - start);
 				area_put(&area);
@@ -297,7 +299,7 @@ static void bench_dmabuf(void)
 	struct pci_want want = want_large();
 	const char *missing;
 	struct setup s;
-	uint64_t size;
+	u64 size;
 	size_t i;
 
 	find_both(&s, &want);
@@ -328,7 +330,7 @@ static void bench_dmabuf(void)
 			};
 			struct iommu_ioas_unmap ioas_unmap;
 			struct least map = {}, unmap = {};
-			uint64_t start;
+			u64 start;
 
 			map_file.fd = dev_dmabuf_export(s.b, s.bar, size);
 			if (map_file.fd < 0)
@@ -370,7 +372,7 @@ static void bench_page(void)
 {
 	struct least map = {}, unmap = {}, null = {};
 	struct area area;
-	uint64_t start;
+	u64 start;
 	struct setup s;
 	void *mem;
 
@@ -403,10 +405,10 @@ static void bench_page(void)
 }
 
 /* How many stretches of contiguous memory it is; what mapping it costs depends on it */
-static uint64_t count_runs(void *mem, size_t size)
+static u64 count_runs(void *mem, size_t size)
 {
 	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	uint64_t entry, last = 0, runs = 0;
+	u64 entry, last = 0, runs = 0;
 	size_t i;
 
 	need(fd >= 0);
@@ -425,14 +427,14 @@ static uint64_t count_runs(void *mem, size_t size)
 static void measure_ram(struct setup *s, const char *kind, void *mem, size_t size)
 {
 	struct least map = {}, unmap = {};
-	uint64_t start;
+	u64 start;
 
 	do {
 		start = ticks();
 		need(!dma_map(s->iommu, IOVA_BASE, mem, size, DMA_RW));
 		least_add(&map, ticks() - start);
 		start = ticks();
-		need(dma_unmap(s->iommu, IOVA_BASE, size) == (int64_t)size);
+		need(dma_unmap(s->iommu, IOVA_BASE, size) == (s64)size);
 		least_add(&unmap, ticks() - start);
 	} while (!least_done(&map));
 	figure("ram_map", kind, size, map.value);
@@ -497,7 +499,7 @@ static void bench_vmas(void)
 	unsigned int count, i;
 	struct area area;
 	struct setup s;
-	uint64_t start;
+	u64 start;
 
 	open_display(&s);
 	for (count = 1; count <= 4096 && count * SZ_4K <= s.size; count *= 4) {
@@ -514,7 +516,7 @@ static void bench_vmas(void)
 			need(!dma_map(s.iommu, IOVA_BASE, area.addr, len, DMA_RW));
 			least_add(&map, ticks() - start);
 			start = ticks();
-			need(dma_unmap(s.iommu, IOVA_BASE, len) == (int64_t)len);
+			need(dma_unmap(s.iommu, IOVA_BASE, len) == (s64)len);
 			least_add(&unmap, ticks() - start);
 			area_put(&area);
 		} while (!least_done(&map));
@@ -525,7 +527,7 @@ static void bench_vmas(void)
 }
 
 /* @count mappings of a page each, in steps of two, of memory that repeats */
-static void map_many(struct setup *s, uint64_t iova, void *mem, size_t size,
+static void map_many(struct setup *s, u64 iova, void *mem, size_t size,
 		     unsigned int count)
 {
 	unsigned int i;
@@ -545,7 +547,7 @@ static void bench_release(void)
 	};
 	unsigned int n, count;
 	struct area area;
-	uint64_t start;
+	u64 start;
 	struct setup s;
 	void *bar;
 	size_t i;
@@ -578,10 +580,10 @@ static void bench_release(void)
 	}
 }
 
-static uint64_t write_memory_enable(struct vfio_pci_device *dev, bool on)
+static u64 write_memory_enable(struct vfio_pci_device *dev, bool on)
 {
 	u16 cmd = vfio_pci_config_readw(dev, PCI_COMMAND) & ~PCI_COMMAND_MEMORY;
-	uint64_t start = ticks();
+	u64 start = ticks();
 
 	vfio_pci_config_writew(dev, PCI_COMMAND, cmd | (on ? PCI_COMMAND_MEMORY : 0));
 	return ticks() - start;
@@ -636,7 +638,7 @@ static void bench_others(void)
 {
 	static const unsigned int counts[] = { 0, 100, 1000, 10000, 60000 };
 	struct area area;
-	uint64_t start;
+	u64 start;
 	struct setup s;
 	void *bar, *ram;
 	size_t i;
@@ -681,11 +683,11 @@ static void child_maps(struct setup *s, unsigned int vmas, int ready, int go)
 	_exit(0);
 }
 
-static uint64_t measure_disable(struct setup *s, unsigned int vmas)
+static u64 measure_disable(struct setup *s, unsigned int vmas)
 {
 	unsigned int i, children = vmas < PROCESSES ? vmas : PROCESSES;
 	int ready[2], go[2], status;
-	uint64_t value;
+	u64 value;
 	char c;
 
 	need(!pipe(ready) && !pipe(go));
@@ -732,9 +734,9 @@ static void bench_disable(void)
 /*
  * Faults
  */
-static uint64_t touch(void *mem, size_t size, size_t step)
+static u64 touch(void *mem, size_t size, size_t step)
 {
-	uint64_t start = ticks();
+	u64 start = ticks();
 	size_t i;
 
 	for (i = 0; i < size; i += step)
@@ -803,11 +805,11 @@ static void *crowd_thread(void *arg)
 }
 
 /* All of them together, from the moment they start to the one the last is through */
-static uint64_t measure_crowd(struct setup *s, unsigned int count, size_t size, bool same)
+static u64 measure_crowd(struct setup *s, unsigned int count, size_t size, bool same)
 {
 	pthread_t thread[THREADS];
 	struct area area;
-	uint64_t start;
+	u64 start;
 	uintptr_t i;
 
 	crowd.bar = map_bar(s, &area, size, 0, 0);
@@ -932,9 +934,9 @@ static void trace_start(void)
 }
 
 /* Bytes since the start, once what is freed late has been */
-static uint64_t trace_stop(void)
+static u64 trace_stop(void)
 {
-	uint64_t sum = 0;
+	u64 sum = 0;
 	char line[1024];
 	size_t i;
 	FILE *f;
@@ -1014,9 +1016,9 @@ static void syncs_start(void)
 	need(!write_text(trace_path("tracing_on"), "1"));
 }
 
-static uint64_t syncs_stop(void)
+static u64 syncs_stop(void)
 {
-	uint64_t count = 0;
+	u64 count = 0;
 	char line[1024];
 	FILE *f;
 
@@ -1100,6 +1102,7 @@ int main(int argc, char **argv)
 	size_t i;
 	pid_t pid;
 
+	named_devices_init(argc, argv);
 	load_floor();
 	for (i = 0; i < sizeof(benches) / sizeof(*benches); i++) {
 		if (!asked_for(benches[i].name, argc, argv))

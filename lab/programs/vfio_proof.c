@@ -16,7 +16,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "vfio_util.h"
+#include <libvfio/memory.h>
+#include <libvfio/p2p.h>
 
 /* Seconds a fact may take to be measured */
 #define PATIENCE	100
@@ -112,7 +113,7 @@ static const char *dropped(int ret)
 /* The hole itself, all along one device's life */
 static void measure_release(void)
 {
-	int64_t avail, after;
+	s64 avail, after;
 	struct p2p p;
 	void *bar;
 	int ret;
@@ -459,7 +460,7 @@ static void measure_time(void)
 	} sizes[] = {
 		{ "64M", 64 * SZ_1M }, { "256M", 256 * SZ_1M }, { "1G", SZ_1G },
 	};
-	uint64_t start, mapped_at, end;
+	u64 start, mapped_at, end;
 	long before = 0, after = 0;
 	char name[64];
 	struct p2p p;
@@ -505,7 +506,7 @@ static void measure_time(void)
 static void measure_release_scale(void)
 {
 	static const unsigned int counts[] = { 1000, 4000, 16000 };
-	uint64_t start, end;
+	u64 start, end;
 	char name[64];
 	struct p2p p;
 	size_t i, n;
@@ -558,10 +559,11 @@ static const struct {
 int main(int argc, char **argv)
 {
 	int status, failed = 0;
-	uint64_t deadline;
+	u64 deadline;
 	pid_t pid, done;
 	size_t i;
 
+	named_devices_init(argc, argv);
 	for (i = 0; i < sizeof(facts) / sizeof(*facts); i++) {
 		if (!asked_for(facts[i].name, argc, argv))
 			continue;

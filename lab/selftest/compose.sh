@@ -5,6 +5,8 @@ expect 'a series is composed' 0 'composed 2 patches' on_kernel compose 0.1
 expect 'with a commit a patch' 0 'tools: Add a file.*vfio: Count on.*Linux 0.1.0' \
 	bash -c "git -C '$tree' log --format=%s | tr '\n' ' '"
 expect 'and the contents' 0 '^2$' cat "$tree/drivers/vfio/vfio.c" "$tree/tools/new.c"
+expect 'a line is added after those like it' 0 '^tests := old tests [+]= new all: ' \
+	bash -c "tr '\n' ' ' < '$tree/tools/Makefile'"
 expect 'composing again does nothing' 0 "^$tree\$" on_kernel compose 0.1
 git -C "$tree" config user.name nobody
 git -C "$tree" config user.email nobody@localhost
@@ -34,6 +36,36 @@ expect 'and compose to the same again' 0 '^$' bash -c "git -C '$tree' rev-parse 
 expect 'one folder for git am' 0 '3 patches' on_kernel series 0.1
 expect 'and for quilt' 0 '^0001-vfio-Count-on.patch 0002-.*.patch 0003-.*.patch $' \
 	bash -c "tr '\n' ' ' < '$BUILD/0.1/series/series'"
+
+# What a shared commit adds to a makefile is in its message
+message()
+{
+	tr '\n' ' ' < "$project/linux/commits/new-file.msg"
+}
+cp "$project/linux/commits/new-file.msg" "$work/new-file.msg"
+expect 'a line stays in the message that adds it' 0 'File: tools/[*].c Line: tools/Makefile: tests [+]= new $' message
+(
+	cd "$tree"
+	sed -i 's/= new/= newer/' tools/Makefile
+	git commit -q -a --fixup "$(git log --format=%h --grep='Add a file')"
+	GIT_SEQUENCE_EDITOR=: git rebase -q -i --autosquash base
+)
+expect 'and is written back there' 0 'wrote linux/commits/new-file.msg' lab writeback 0.1
+expect 'as it is now' 0 'Line: tools/Makefile: tests [+]= newer $' message
+(
+	cd "$tree"
+	sed -i 's/= old/= older/' tools/Makefile
+	git commit -q -a --fixup "$(git log --format=%h --grep='Add a file')"
+	GIT_SEQUENCE_EDITOR=: git rebase -q -i --autosquash base
+)
+expect 'what it changes in one is not its own' fail "Add a file' does not only add lines to tools/Makefile" lab writeback 0.1
+git -C "$tree" reset -q --hard 'series@{1}'
+cp "$work/new-file.msg" "$project/linux/commits/"
+FORCE=1 on_kernel compose 0.1 > /dev/null 2>&1
+sed -i 's/tests += new/others += new/' "$project/linux/commits/new-file.msg"
+expect 'a line needs one like it' fail "no line of tools/Makefile begins with 'others'" env FORCE=1 KERNEL_SRC="$kernel" "$project/lab/compose.sh" 0.1
+cp "$work/new-file.msg" "$project/linux/commits/"
+FORCE=1 on_kernel compose 0.1 > /dev/null 2>&1
 
 # Sets, and what a patch says that is nothing to the series
 sed -i 's/^vfio-count-further/set more\n&/' "$project/series/0.1/order"

@@ -159,5 +159,5 @@ if [[ -s $kernel/bzImage && -s $kernel/modules/order && -x $programs/vfio_mmap_t
 	devices_say 'so is one of no device' '^absent-status 1 lines 1 .*no PCI device ffff:77:00.0$'
 	devices_say 'and nothing is touched' '^bad-state back$'
 else
-	skip "devices: no stock $BASE in $kernel, or no selftests in $programs"
+	skip devices "no stock $BASE in $kernel, or no selftests in $programs"
 fi

@@ -52,5 +52,5 @@ if [[ $(id -u) == 0 ]] && command -v mmdebstrap > /dev/null; then
 		inside 'git config --global user.name "A Sender" && git config --global user.email sender@example.org &&
 			KERNEL_SRC=/kernel.tar.xz make mail BASE=0.1 SET=two'
 else
-	skip 'a minimal Debian: needs root, and mmdebstrap'
+	skip 'a minimal Debian' 'needs root, and mmdebstrap'
 fi

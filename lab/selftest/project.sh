@@ -6,11 +6,13 @@
 project=$work/project
 kernel=$work/kernel
 mkdir -p "$project/series/0.1" "$project/linux/commits" "$project/linux/tools" \
-	"$kernel/drivers/vfio" "$kernel/include/linux" "$work/etc"
+	"$kernel/drivers/vfio" "$kernel/include/linux" "$kernel/tools" "$work/etc"
 cp -r "$TOP/lab" "$TOP/Makefile" "$project/"
 printf 'VERSION = 0\nPATCHLEVEL = 1\nSUBLEVEL = 0\n' > "$kernel/Makefile"
 echo '# nothing' > "$kernel/Kconfig"
 echo '/* nothing */' > "$kernel/include/linux/vfio.h"
+# shellcheck disable=SC2016
+printf 'tests := old\nall: $(tests)\n' > "$kernel/tools/Makefile"
 printf 'one\ntwo\nthree\n' > "$kernel/drivers/vfio/vfio.c"
 printf 'DEBIAN_PACKAGE=linux-source-0.1\nDEBIAN_SUITES=sid\nMIN_VERSION=0.1\n' \
 	> "$project/series/0.1/base.conf"
@@ -32,7 +34,7 @@ cat > "$project/series/0.1/0001-two.patch" <<-'EOF'
 	 three
 EOF
 echo 'a new file' > "$project/linux/tools/new.c"
-printf 'tools: Add a file\n\nIt was missing.\n\nFile: tools/*.c\n' > "$project/linux/commits/new-file.msg"
+printf 'tools: Add a file\n\nIt was missing.\n\nFile: tools/*.c\nLine: tools/Makefile: tests += new\n' > "$project/linux/commits/new-file.msg"
 printf '# In this order.\nset two\n0001-two.patch\nnew new-file\n' > "$project/series/0.1/order"
 mkdir -p "$kernel/scripts" "$project/mail/cover"
 # shellcheck disable=SC2016

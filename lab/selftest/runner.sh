@@ -47,6 +47,5 @@ if [[ -s $kernel/bzImage && -s $kernel/modules/order ]]; then
 	expect 'vmtest.sh: a guest that hangs' 124 'no end after 15 seconds' \
 		"$VMTEST" -n -t 15 "$kernel" -- "$work/hang"
 else
-	echo "skip - vmtest.sh: no stock $BASE in $kernel # SKIP"
-	skipped=$((skipped + 1))
+	skip vmtest.sh "no stock $BASE in $kernel"
 fi

@@ -55,8 +55,7 @@ if [[ -r /usr/share/keyrings/debian-archive-keyring.gpg ]]; then
 	expect 'a damaged download' fail 'damaged' \
 		env PATH="$work/bin:$PATH" APT_ETC="$work/etc" "$project/lab/fetch.sh" 0.1
 else
-	echo 'skip - downloads: no Debian keyring # SKIP'
-	skipped=$((skipped + 1))
+	skip downloads 'no Debian keyring'
 fi
 printf '#!/bin/sh\necho 1000\n' > "$work/bin/id"
 printf '#!/bin/sh\necho "W: Temporary failure resolving deb.example"; exit 100\n' > "$work/bin/apt-get"

@@ -60,7 +60,7 @@ if command -v python3 > /dev/null; then
 	expect 'and no success' 0 '^status not ok$' cat "$work/ctrl-c.out"
 	exec {busy}>&-
 else
-	skip 'Ctrl-C: no python3'
+	skip Ctrl-C 'no python3'
 fi
 
 # How far a long step is

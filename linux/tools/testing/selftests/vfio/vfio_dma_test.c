@@ -11,28 +11,29 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <libvfio/memory.h>
+#include <libvfio/p2p.h>
+
 #include "../kselftest_harness.h"
-#include "vfio_util.h"
 
 #define TIMEOUT		120
-#define DMA_TEST(name)	TEST_F_TIMEOUT(dma, name, TIMEOUT)
 
 #define NO_DEVICES	NEEDS("an edu device and one with memory")
 
 /* Device A and device B, which is open */
 FIXTURE(dma) {
 	struct p2p p;
-	int64_t avail;
+	s64 avail;
 	long locked;
-	int ret;
 };
 
 FIXTURE_SETUP(dma)
 {
-	self->ret = p2p_open(&self->p, &want_mem);
-	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
-	if (self->ret)
-		return;
+	int ret = p2p_open(&self->p, &want_mem);
+
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	if (ret)
+		SKIP(return, NO_DEVICES);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	self->avail = dma_avail(self->p.iommu);
@@ -41,13 +42,12 @@ FIXTURE_SETUP(dma)
 
 FIXTURE_TEARDOWN(dma)
 {
-	if (!self->ret)
-		p2p_close(&self->p);
+	p2p_close(&self->p);
 }
 
 /* A mapping that was refused leaves nothing behind */
 static void expect_nothing_mapped(struct __test_metadata *_metadata, struct p2p *p, size_t size,
-				  int64_t avail, long locked)
+				  s64 avail, long locked)
 {
 	EXPECT_NE(1, iommu_lookup(p->bdf_a, IOVA_BAR, NULL));
 	EXPECT_NE(1, iommu_lookup(p->bdf_a, IOVA_BAR + size - SZ_4K, NULL));
@@ -57,13 +57,10 @@ static void expect_nothing_mapped(struct __test_metadata *_metadata, struct p2p 
 }
 
 /* The other tests take the word of the page tables where the kernel shows them */
-DMA_TEST(iommu_page_tables_can_be_read)
+TEST_F_TIMEOUT(dma, iommu_page_tables_can_be_read, TIMEOUT)
 {
-	uint64_t phys;
+	u64 phys;
 	int ret;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	ret = iommu_lookup(self->p.bdf_a, IOVA_SCRATCH, &phys);
 	if (ret < 0)
@@ -87,16 +84,13 @@ static size_t open_large_bar(struct p2p *p, size_t most)
 	return p->size < most ? p->size : most;
 }
 
-/* D7: a BAR is mapped, and reached, from its first byte to its last */
-DMA_TEST(whole_bar_is_mapped_at_the_right_place)
+/* A BAR is mapped, and reached, from its first byte to its last */
+TEST_F_TIMEOUT(dma, whole_bar_is_mapped_at_the_right_place, TIMEOUT)
 {
 	const size_t off[] = { 0, SZ_4K, SZ_64K + SZ_4K, SZ_1M - SZ_4K, SZ_1M - 4 };
-	uint64_t size;
+	u64 size;
 	void *bar;
 	size_t i;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	size = self->p.size;
 	bar = p2p_bar(&self->p, 0, size);
@@ -114,13 +108,10 @@ DMA_TEST(whole_bar_is_mapped_at_the_right_place)
 	expect_nothing_mapped(_metadata, &self->p, size, self->avail, self->locked);
 }
 
-/* D7: offsets within the BAR and within its mmap are both counted */
-DMA_TEST(mapping_from_the_middle_of_an_mmap)
+/* Offsets within the BAR and within its mmap are both counted */
+TEST_F_TIMEOUT(dma, mapping_from_the_middle_of_an_mmap, TIMEOUT)
 {
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	/* The mmap starts at 64K of the BAR, the mapping at 64K of the mmap */
 	bar = p2p_bar(&self->p, SZ_64K, 4 * SZ_64K);
@@ -131,15 +122,12 @@ DMA_TEST(mapping_from_the_middle_of_an_mmap)
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + SZ_64K, NULL));
 }
 
-/* D7: vmas that are neighbours but not in the order of the BAR they map */
-DMA_TEST(mapping_over_vmas_in_reverse_order)
+/* Vmas that are neighbours but not in the order of the BAR they map */
+TEST_F_TIMEOUT(dma, mapping_over_vmas_in_reverse_order, TIMEOUT)
 {
 	const int pages = 8;
 	void *area;
 	int i;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	area = mmap(NULL, pages * SZ_4K, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, area);
@@ -157,14 +145,11 @@ DMA_TEST(mapping_over_vmas_in_reverse_order)
 	expect_nothing_mapped(_metadata, &self->p, pages * SZ_4K, self->avail, self->locked);
 }
 
-/* D7, B3: a BAR that the CPU has touched in part is mapped all the same */
-DMA_TEST(partly_touched_bar)
+/* A BAR that the CPU has touched in part is mapped all the same */
+TEST_F_TIMEOUT(dma, partly_touched_bar, TIMEOUT)
 {
 	size_t size, off;
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	size = open_large_bar(&self->p, 128 * SZ_1M);
 	ASSERT_NE(0, size);
@@ -181,13 +166,10 @@ DMA_TEST(partly_touched_bar)
 		EXPECT_TRUE(iommu_maps(self->p.bdf_a, IOVA_BAR + off, self->p.phys + off));
 }
 
-/* B1: the vma alone is enough, the file descriptor may be closed */
-DMA_TEST(mapping_from_an_mmap_whose_fd_is_closed)
+/* The vma alone is enough, the file descriptor may be closed */
+TEST_F_TIMEOUT(dma, mapping_from_an_mmap_whose_fd_is_closed, TIMEOUT)
 {
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
@@ -196,15 +178,12 @@ DMA_TEST(mapping_from_an_mmap_whose_fd_is_closed)
 	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
 }
 
-/* A8: DMA mapping does not fill the CPU's page tables */
-DMA_TEST(cpu_page_tables_stay_empty)
+/* DMA mapping does not fill the CPU's page tables */
+TEST_F_TIMEOUT(dma, cpu_page_tables_stay_empty, TIMEOUT)
 {
 	long before, after;
 	size_t size;
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	/* One page table covers 2 MiB: a large BAR shows best */
 	size = open_large_bar(&self->p, 64 * SZ_1M);
@@ -221,13 +200,10 @@ DMA_TEST(cpu_page_tables_stay_empty)
 	EXPECT_EQ(size, dma_unmap(self->p.iommu, IOVA_BAR, size));
 }
 
-/* D10: device memory is not locked memory */
-DMA_TEST(bar_is_not_charged_to_the_process)
+/* Device memory is not locked memory */
+TEST_F_TIMEOUT(dma, bar_is_not_charged_to_the_process, TIMEOUT)
 {
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	bar = p2p_bar(&self->p, 0, SZ_1M);
 	ASSERT_NE(NULL, bar);
@@ -237,16 +213,13 @@ DMA_TEST(bar_is_not_charged_to_the_process)
 	EXPECT_EQ(self->locked, proc_locked_kb());
 }
 
-/* D10: so no limit on locked memory stands in its way */
-DMA_TEST(bar_is_mapped_without_a_right_to_lock_memory)
+/* So no limit on locked memory stands in its way */
+TEST_F_TIMEOUT(dma, bar_is_mapped_without_a_right_to_lock_memory, TIMEOUT)
 {
 	struct rlimit none = { 0, 0 };
 	int status;
 	void *bar;
 	pid_t pid;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	bar = p2p_bar(&self->p, 0, SZ_1M);
 	ASSERT_NE(NULL, bar);
@@ -262,13 +235,10 @@ DMA_TEST(bar_is_mapped_without_a_right_to_lock_memory)
 	EXPECT_EQ(0, status);
 }
 
-/* D6: what the process may only read, a device must not write */
-DMA_TEST(read_only_mmap_is_not_dma_writable)
+/* What the process may only read, a device must not write */
+TEST_F_TIMEOUT(dma, read_only_mmap_is_not_dma_writable, TIMEOUT)
 {
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	bar = bar_mmap(self->p.b->fd, self->p.bar, PROT_READ, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
@@ -283,14 +253,11 @@ DMA_TEST(read_only_mmap_is_not_dma_writable)
 	expect_nothing_mapped(_metadata, &self->p, SZ_64K, self->avail, self->locked);
 }
 
-/* D6: reading is another matter */
-DMA_TEST(read_only_mmap_is_dma_readable)
+/* Reading is another matter */
+TEST_F_TIMEOUT(dma, read_only_mmap_is_dma_readable, TIMEOUT)
 {
-	uint32_t *ram = self->p.scratch;
+	u32 *ram = self->p.scratch;
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	bar = bar_mmap(self->p.b->fd, self->p.bar, PROT_READ, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
@@ -303,13 +270,10 @@ DMA_TEST(read_only_mmap_is_dma_readable)
 	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR, 0));
 }
 
-/* D6: part of the range is writable, part is not */
-DMA_TEST(mprotected_part_of_a_bar_is_not_dma_writable)
+/* Part of the range is writable, part is not */
+TEST_F_TIMEOUT(dma, mprotected_part_of_a_bar_is_not_dma_writable, TIMEOUT)
 {
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
@@ -319,13 +283,10 @@ DMA_TEST(mprotected_part_of_a_bar_is_not_dma_writable)
 	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, bar, SZ_64K / 2, DMA_RW));
 }
 
-/* D1: memory of another owner is refused, quietly, and nothing is left behind */
-DMA_TEST(foreign_pfnmap_is_refused)
+/* Memory of another owner is refused, quietly, and nothing is left behind */
+TEST_F_TIMEOUT(dma, foreign_pfnmap_is_refused, TIMEOUT)
 {
 	int log;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	log = kmsg_open();
 	EXPECT_EQ(0, bus_read32(self->p.window, NULL));
@@ -336,14 +297,11 @@ DMA_TEST(foreign_pfnmap_is_refused)
 	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR, 0));
 }
 
-/* D1, D10: memory of another owner behind a BAR and RAM that are fine */
-DMA_TEST(foreign_pfnmap_beside_a_bar_is_refused)
+/* Memory of another owner behind a BAR and RAM that are fine */
+TEST_F_TIMEOUT(dma, foreign_pfnmap_beside_a_bar_is_refused, TIMEOUT)
 {
 	void *area;
 	int ret;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	area = mmap(NULL, SZ_1M + 2 * SZ_64K, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -360,13 +318,10 @@ DMA_TEST(foreign_pfnmap_beside_a_bar_is_refused)
 	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR + SZ_64K, 0));
 }
 
-/* D10: RAM, a BAR, and then nothing at all */
-DMA_TEST(mapping_that_fails_half_way_leaves_nothing)
+/* RAM, a BAR, and then nothing at all */
+TEST_F_TIMEOUT(dma, mapping_that_fails_half_way_leaves_nothing, TIMEOUT)
 {
 	void *area;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	area = mmap(NULL, 3 * SZ_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, area);
@@ -383,13 +338,10 @@ DMA_TEST(mapping_that_fails_half_way_leaves_nothing)
 	EXPECT_EQ(0, p2p_open_peer(&self->p));
 }
 
-/* E11: memory that is disabled is not mapped, and the caller hears of it */
-DMA_TEST(disabled_memory_is_refused)
+/* Memory that is disabled is not mapped, and the caller hears of it */
+TEST_F_TIMEOUT(dma, disabled_memory_is_refused, TIMEOUT)
 {
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
@@ -402,13 +354,10 @@ DMA_TEST(disabled_memory_is_refused)
 	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
 }
 
-/* E11, D4: of two devices in the range the second has its memory disabled */
-DMA_TEST(disabled_memory_behind_ram_is_refused)
+/* Of two devices in the range the second has its memory disabled */
+TEST_F_TIMEOUT(dma, disabled_memory_behind_ram_is_refused, TIMEOUT)
 {
 	void *area;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	area = mmap(NULL, 2 * SZ_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, area);
@@ -420,13 +369,10 @@ DMA_TEST(disabled_memory_behind_ram_is_refused)
 	vfio_pci_cmd_set(self->p.b, PCI_COMMAND_MEMORY);
 }
 
-/* D3: one request unmaps BARs and RAM, as it always did */
-DMA_TEST(one_unmap_covers_bars_and_ram)
+/* One request unmaps BARs and RAM, as it always did */
+TEST_F_TIMEOUT(dma, one_unmap_covers_bars_and_ram, TIMEOUT)
 {
 	void *bar, *ram;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
@@ -443,13 +389,10 @@ DMA_TEST(one_unmap_covers_bars_and_ram)
 	expect_nothing_mapped(_metadata, &self->p, SZ_1M, self->avail, self->locked);
 }
 
-/* D3: what is mapped is taken, as ever */
-DMA_TEST(mapped_iova_is_refused)
+/* What is mapped is taken, as ever */
+TEST_F_TIMEOUT(dma, mapped_iova_is_refused, TIMEOUT)
 {
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
@@ -460,4 +403,8 @@ DMA_TEST(mapped_iova_is_refused)
 	EXPECT_EQ(SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 }
 
-TEST_HARNESS_MAIN
+int main(int argc, char *argv[])
+{
+	named_devices_init(argc, argv);
+	return test_harness_run(argc, argv);
+}

@@ -22,8 +22,10 @@
 #include <linux/iommufd.h>
 #include <linux/pci_regs.h>
 
+#include <libvfio/dma_buf.h>
+#include <libvfio/p2p.h>
+
 #include "../kselftest_harness.h"
-#include "vfio_util.h"
 
 #define TIMEOUT		120
 #define SIZE		SZ_16K
@@ -130,10 +132,8 @@ static const char *open_exporter(struct exporter *e, const char *bdf_b, int bar)
 
 static void close_exporter(struct exporter *e)
 {
-	if (e->dmabuf > 0)
-		close(e->dmabuf);
-	if (e->b)
-		vfio_pci_device_cleanup(e->b);
+	close(e->dmabuf);
+	vfio_pci_device_cleanup(e->b);
 	p2p_close(&e->p);
 }
 
@@ -168,7 +168,7 @@ FIXTURE_TEARDOWN(dmabuf)
 	close_exporter(&self->e);
 }
 
-/* A9: while memory is disabled */
+/* While memory is disabled */
 TEST_F_TIMEOUT(dmabuf, memory_disabled, TIMEOUT)
 {
 	vfio_pci_cmd_clear(self->e.b, PCI_COMMAND_MEMORY);
@@ -179,7 +179,7 @@ TEST_F_TIMEOUT(dmabuf, memory_disabled, TIMEOUT)
 	expect_back(_metadata, &self->e);
 }
 
-/* A9: memory is not disabled if that fails */
+/* Memory is not disabled if that fails */
 TEST_F_TIMEOUT(dmabuf, memory_cannot_be_disabled, TIMEOUT)
 {
 	char param[BDF_LEN + 8];
@@ -205,7 +205,7 @@ TEST_F_TIMEOUT(dmabuf, memory_cannot_be_disabled, TIMEOUT)
 	expect_back(_metadata, &self->e);
 }
 
-/* A9: while the device is in D3hot */
+/* While the device is in D3hot */
 TEST_F_TIMEOUT(dmabuf, power_state, TIMEOUT)
 {
 	dev_set_power(self->e.b, D3HOT);
@@ -216,7 +216,7 @@ TEST_F_TIMEOUT(dmabuf, power_state, TIMEOUT)
 	expect_back(_metadata, &self->e);
 }
 
-/* A9: during a reset */
+/* During a reset */
 TEST_F_TIMEOUT(dmabuf, reset, TIMEOUT)
 {
 	vfio_pci_device_reset(self->e.b);
@@ -224,7 +224,7 @@ TEST_F_TIMEOUT(dmabuf, reset, TIMEOUT)
 	expect_back(_metadata, &self->e);
 }
 
-/* A9: in low power, which ends when the device is woken up */
+/* In low power, which ends when the device is woken up */
 TEST_F_TIMEOUT(dmabuf, wakeup, TIMEOUT)
 {
 	struct pollfd woken = { .events = POLLIN };
@@ -300,7 +300,7 @@ FIXTURE_TEARDOWN(low_power)
 	close_exporter(&self->e);
 }
 
-/* A9: in low power, which does not end by that */
+/* In low power, which does not end by that */
 TEST_F_TIMEOUT(low_power, does_not_end, TIMEOUT)
 {
 	int another;
@@ -372,7 +372,7 @@ FIXTURE_TEARDOWN(sriov)
 	close_exporter(&self->e);
 }
 
-/* A9: enabling SR-IOV ends D3hot */
+/* Enabling SR-IOV ends D3hot */
 TEST_F_TIMEOUT(sriov, power_state, TIMEOUT)
 {
 	dev_set_power(self->e.b, D3HOT);
@@ -383,7 +383,7 @@ TEST_F_TIMEOUT(sriov, power_state, TIMEOUT)
 	expect_back(_metadata, &self->e);
 }
 
-/* A9: and is no matter of memory that is disabled */
+/* And is no matter of memory that is disabled */
 TEST_F_TIMEOUT(sriov, memory_disabled, TIMEOUT)
 {
 	vfio_pci_cmd_clear(self->e.b, PCI_COMMAND_MEMORY);
@@ -396,4 +396,8 @@ TEST_F_TIMEOUT(sriov, memory_disabled, TIMEOUT)
 	expect_back(_metadata, &self->e);
 }
 
-TEST_HARNESS_MAIN
+int main(int argc, char *argv[])
+{
+	named_devices_init(argc, argv);
+	return test_harness_run(argc, argv);
+}

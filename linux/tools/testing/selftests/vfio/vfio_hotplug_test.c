@@ -14,30 +14,31 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <libvfio/p2p.h>
+
 #include "../kselftest_harness.h"
-#include "vfio_util.h"
 
 #define TIMEOUT		120
-#define PLUG_TEST(name)	TEST_F_TIMEOUT(plug, name, TIMEOUT)
 
 #define NO_DEVICES	NEEDS("an edu device and one with memory")
 
 FIXTURE(plug) {
 	struct p2p p;
 	void *bar;
-	int ret;
 };
 
 FIXTURE_SETUP(plug)
 {
-	self->ret = p2p_open(&self->p, &want_mem);
-	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
+	int ret = p2p_open(&self->p, &want_mem);
+
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	if (ret)
+		SKIP(return, NO_DEVICES);
 }
 
 FIXTURE_TEARDOWN(plug)
 {
-	if (!self->ret)
-		p2p_close(&self->p);
+	p2p_close(&self->p);
 }
 
 /* Something that is done to a device by way of sysfs, which may have to wait */
@@ -122,14 +123,11 @@ static void *rescan_peer(struct __test_metadata *_metadata, struct p2p *p)
 	return bar;
 }
 
-/* E10: unbind after the device is closed, its mapping never unmapped */
-PLUG_TEST(unbind_after_close)
+/* Unbind after the device is closed, its mapping never unmapped */
+TEST_F_TIMEOUT(plug, unbind_after_close, TIMEOUT)
 {
 	struct action a;
 	char dir[128];
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	self->bar = map_peer(_metadata, &self->p);
 	snprintf(dir, sizeof(dir), "/sys/bus/pci/drivers/vfio-pci");
@@ -146,13 +144,10 @@ PLUG_TEST(unbind_after_close)
 	EXPECT_EQ(1, p2p_lands(&self->p, IOVA_BAR, 0));
 }
 
-/* E10: unbind waits for an open device, and for nothing else */
-PLUG_TEST(unbind_before_close)
+/* Unbind waits for an open device, and for nothing else */
+TEST_F_TIMEOUT(plug, unbind_before_close, TIMEOUT)
 {
 	struct action a;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	self->bar = map_peer(_metadata, &self->p);
 	ASSERT_EQ(0, action_start(&a, "/sys/bus/pci/drivers/vfio-pci", "unbind", self->p.bdf_b));
@@ -169,12 +164,9 @@ PLUG_TEST(unbind_before_close)
 	EXPECT_EQ(2 * SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR, 2 * SZ_1M));
 }
 
-/* E10: the same with the device removed from the kernel's sight, and found again */
-PLUG_TEST(remove_and_rescan)
+/* The same with the device removed from the kernel's sight, and found again */
+TEST_F_TIMEOUT(plug, remove_and_rescan, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	self->bar = map_peer(_metadata, &self->p);
 	munmap(self->p.window, SZ_1M);
 	self->p.window = NULL;
@@ -187,13 +179,10 @@ PLUG_TEST(remove_and_rescan)
 	self->bar = rescan_peer(_metadata, &self->p);
 }
 
-/* E10: a group that is held open outlives its device, and is closed after it went */
-PLUG_TEST(remove_while_the_group_is_open)
+/* A group that is held open outlives its device, and is closed after it went */
+TEST_F_TIMEOUT(plug, remove_while_the_group_is_open, TIMEOUT)
 {
 	int group;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	munmap(self->p.window, SZ_1M);
 	self->p.window = NULL;
@@ -205,17 +194,14 @@ PLUG_TEST(remove_while_the_group_is_open)
 	self->bar = rescan_peer(_metadata, &self->p);
 }
 
-/* E1, E10: threads unbind and bind while the device is opened, mapped and closed */
-PLUG_TEST(unbind_and_bind_racing_open_and_close)
+/* Threads unbind and bind while the device is opened, mapped and closed */
+TEST_F_TIMEOUT(plug, unbind_and_bind_racing_open_and_close, TIMEOUT)
 {
 	int round, opened = 0;
 	struct action a;
 	bool in_time;
-	int64_t mapped;
+	s64 mapped;
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	for (round = 0; round < 20; round++) {
 		ASSERT_EQ(0, pci_bind_vfio(self->p.bdf_b));
@@ -283,14 +269,14 @@ static int find_slot(struct p2p *p, const struct pci_want *want, unsigned int nt
 	return 0;
 }
 
-/* E10: the slot is powered off after the device is closed */
-PLUG_TEST(slot_power_off_after_close)
+/* The slot is powered off after the device is closed */
+TEST_F_TIMEOUT(plug, slot_power_off_after_close, TIMEOUT)
 {
 	struct action a;
 	char slot[128];
 	void *bar;
 
-	if (self->ret || find_slot(&self->p, &want_testdev, 0, slot, sizeof(slot)))
+	if (find_slot(&self->p, &want_testdev, 0, slot, sizeof(slot)))
 		SKIP(return, NEEDS("a pci-testdev in a slot that can be powered off"));
 
 	ASSERT_EQ(0, dev_open(&self->p.b, self->p.bdf_b, self->p.iommu));
@@ -309,14 +295,14 @@ PLUG_TEST(slot_power_off_after_close)
 	EXPECT_EQ(SZ_4K, dma_unmap(self->p.iommu, IOVA_BAR, SZ_4K));
 }
 
-/* E10: and before, when it has to wait for that */
-PLUG_TEST(slot_power_off_before_close)
+/* And before, when it has to wait for that */
+TEST_F_TIMEOUT(plug, slot_power_off_before_close, TIMEOUT)
 {
 	struct action a;
 	char slot[128];
 	void *bar;
 
-	if (self->ret || find_slot(&self->p, &want_edu_slot, 1, slot, sizeof(slot)))
+	if (find_slot(&self->p, &want_edu_slot, 1, slot, sizeof(slot)))
 		SKIP(return, NEEDS("a second edu in a slot that can be powered off"));
 
 	ASSERT_EQ(0, dev_open(&self->p.b, self->p.bdf_b, self->p.iommu));
@@ -340,4 +326,8 @@ PLUG_TEST(slot_power_off_before_close)
 	EXPECT_EQ(SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 }
 
-TEST_HARNESS_MAIN
+int main(int argc, char *argv[])
+{
+	named_devices_init(argc, argv);
+	return test_harness_run(argc, argv);
+}

@@ -21,24 +21,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <libvfio/memory.h>
+#include <libvfio/p2p.h>
+
 #include "../kselftest_harness.h"
-#include "vfio_util.h"
 
 #define TIMEOUT		120
-
-#define MOVABLE_TEST(name)	TEST_F_TIMEOUT(movable, name, TIMEOUT)
-#define DAX_TEST(name)	TEST_F_TIMEOUT(dax, name, TIMEOUT)
-#define FILE_TEST(name)	TEST_F_TIMEOUT(file, name, TIMEOUT)
 
 #define NO_DEVICE	NEEDS("an edu device")
 
 #define SIZE		RAM_SIZE
 #define PAGES		(SIZE / SZ_4K)
 #define FILE_SIZE	SZ_64K
-
-#ifndef STATX_ATTR_DAX
-#define STATX_ATTR_DAX	0x00200000
-#endif
 
 /*
  * Movable zones
@@ -47,8 +41,8 @@
 
 struct zones {
 	int n;
-	uint64_t start[MAX_ZONES];
-	uint64_t pages[MAX_ZONES];
+	u64 start[MAX_ZONES];
+	u64 pages[MAX_ZONES];
 };
 
 static void find_movable_zones(struct zones *z)
@@ -77,7 +71,7 @@ static void find_movable_zones(struct zones *z)
 	fclose(f);
 }
 
-static int pages_in_zones(const struct zones *z, const uint64_t *pfn)
+static int pages_in_zones(const struct zones *z, const u64 *pfn)
 {
 	int i, zone, n = 0;
 
@@ -90,7 +84,6 @@ static int pages_in_zones(const struct zones *z, const uint64_t *pfn)
 
 FIXTURE(movable) {
 	struct p2p p;
-	int ret;
 };
 
 FIXTURE_VARIANT(movable) {
@@ -119,39 +112,31 @@ FIXTURE_VARIANT_ADD(movable, hugetlb) {
 
 FIXTURE_SETUP(movable)
 {
-	self->ret = p2p_open(&self->p, &want_edu);
-	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
+	int ret = p2p_open(&self->p, &want_edu);
+
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	if (ret)
+		SKIP(return, NO_DEVICE);
 }
 
 FIXTURE_TEARDOWN(movable)
 {
-	if (!self->ret)
-		p2p_close(&self->p);
+	p2p_close(&self->p);
 }
 
-/* From Linux 5.13, which moves pages, on; until f442fa614137 in 6.10 */
-static bool fails_to_move_hugetlb(void)
+/* Pages that are to stay for long do not stay where all has to be movable */
+TEST_F_TIMEOUT(movable, pages_leave_the_movable_zone, TIMEOUT)
 {
-	return kernel_since(5, 13) && !kernel_since(6, 10);
-}
-
-/* F2: pages that are to stay for long do not stay where all has to be movable */
-MOVABLE_TEST(pages_leave_the_movable_zone)
-{
-	uint64_t before[PAGES], after[PAGES];
+	u64 before[PAGES], after[PAGES];
 	struct zones movable;
 	void *mem;
 	int fd;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICE);
 	find_movable_zones(&movable);
 	if (!movable.n)
 		SKIP(return, "needs a movable zone");
 	if (ram_is_missing(&variant->kind))
 		SKIP(return, "%s", ram_is_missing(&variant->kind));
-	if (variant->kind.hugetlb && fails_to_move_hugetlb())
-		SKIP(return, "hugetlb pages cannot leave a movable zone; f442fa614137");
 
 	mem = ram_of_kind(&variant->kind, &fd);
 	ASSERT_NE(NULL, mem);
@@ -170,11 +155,10 @@ MOVABLE_TEST(pages_leave_the_movable_zone)
  */
 struct fs {
 	struct p2p p;
-	const char *why;	/* it cannot be tested */
 	char dir[PMEM_DIR_LEN];
 	int fd;
 	void *mem;		/* all of the file */
-	int64_t avail;
+	s64 avail;
 	long locked;
 };
 
@@ -204,27 +188,29 @@ static int fs_create(const struct fs *fs, const char *name)
 	return fd;
 }
 
-static void fs_open(struct __test_metadata *_metadata, struct fs *fs, const char *options)
+/* Says why it cannot be had, or NULL */
+static const char *fs_open(struct __test_metadata *_metadata, struct fs *fs, const char *options)
 {
 	int ret = p2p_open(&fs->p, &want_edu);
+	const char *missing;
 
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	fs->fd = -1;
-	fs->why = ret ? NO_DEVICE : pmem_mount(fs->dir, options);
-	if (fs->why)
-		return;
+	missing = ret ? NO_DEVICE : pmem_mount(fs->dir, options);
+	if (missing)
+		return missing;
 
 	fs->fd = fs_create(fs, "file");
 	ASSERT_LE(0, fs->fd);
 	fs->avail = dma_avail(fs->p.iommu);
 	fs->locked = proc_locked_kb();
+
+	return NULL;
 }
 
 static void fs_close(struct fs *fs)
 {
 	fs_unmount(fs);
-	if (!fs->why || strcmp(fs->why, NO_DEVICE))
-		p2p_close(&fs->p);
+	p2p_close(&fs->p);
 }
 
 static void *fs_mmap(const struct fs *fs, int prot, int flags)
@@ -277,12 +263,13 @@ FIXTURE_VARIANT_ADD(dax, private_untouched) {
 FIXTURE_SETUP(dax)
 {
 	struct fs *fs = &self->fs;
+	const char *missing;
 	struct statx st;
 	size_t i;
 
-	fs_open(_metadata, fs, "dax");
-	if (fs->why)
-		return;
+	missing = fs_open(_metadata, fs, "dax");
+	if (missing)
+		SKIP(return, "%s", missing);
 
 	ASSERT_EQ(0, statx(fs->fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &st));
 	ASSERT_TRUE(st.stx_attributes & STATX_ATTR_DAX);
@@ -300,16 +287,12 @@ FIXTURE_TEARDOWN(dax)
 	fs_close(&self->fs);
 }
 
-/* F2: fs-dax memory is refused; the file can be truncated, and the filesystem unmounted */
-DAX_TEST(fs_dax_is_refused)
+/* Memory of fs-dax is refused; the file can be truncated, and the filesystem unmounted */
+TEST_F_TIMEOUT(dax, fs_dax_is_refused, TIMEOUT)
 {
 	struct fs *fs = &self->fs;
-	struct iommu *iommu;
+	struct iommu *iommu = fs->p.iommu;
 
-	if (fs->why)
-		SKIP(return, "%s", fs->why);
-
-	iommu = fs->p.iommu;
 	EXPECT_EQ(-EOPNOTSUPP, dma_map(iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_RO));
 	expect_nothing_mapped(_metadata, fs);
 	if (variant->prot & PROT_WRITE) {
@@ -323,14 +306,11 @@ DAX_TEST(fs_dax_is_refused)
 	EXPECT_EQ(0, fs_unmount(fs));
 }
 
-/* F2: so is memory that is fine as far as to where fs-dax memory begins */
-DAX_TEST(ram_beside_fs_dax_is_refused)
+/* So is memory that is fine as far as to where fs-dax memory begins */
+TEST_F_TIMEOUT(dax, ram_beside_fs_dax_is_refused, TIMEOUT)
 {
 	struct fs *fs = &self->fs;
 	void *area;
-
-	if (fs->why)
-		SKIP(return, "%s", fs->why);
 
 	area = ram_alloc(2 * FILE_SIZE);
 	ASSERT_NE(NULL, area);
@@ -358,10 +338,11 @@ FIXTURE(file) {
 FIXTURE_SETUP(file)
 {
 	struct fs *fs = &self->fs;
+	const char *missing;
 
-	fs_open(_metadata, fs, "");
-	if (fs->why)
-		return;
+	missing = fs_open(_metadata, fs, "");
+	if (missing)
+		SKIP(return, "%s", missing);
 
 	fs->mem = fs_mmap(fs, PROT_READ | PROT_WRITE, MAP_SHARED);
 	ASSERT_NE(NULL, fs->mem);
@@ -373,7 +354,7 @@ FIXTURE_TEARDOWN(file)
 }
 
 /* Those that the process sees now, whether it has them in its page tables or not */
-static int touched_pages_of(const void *mem, size_t n, uint64_t *pfn)
+static int touched_pages_of(const void *mem, size_t n, u64 *pfn)
 {
 	size_t i;
 
@@ -402,17 +383,14 @@ static int pages_cached(int fd)
 	return n;
 }
 
-/* F1: the page cache keeps pages that are mapped for DMA, as it does not keep others */
-FILE_TEST(page_cache_keeps_the_pages)
+/* The page cache keeps pages that are mapped for DMA, as it does not keep others */
+TEST_F_TIMEOUT(file, page_cache_keeps_the_pages, TIMEOUT)
 {
 	const int pages = FILE_SIZE / SZ_4K;
-	uint64_t before[FILE_SIZE / SZ_4K], after[FILE_SIZE / SZ_4K];
+	u64 before[FILE_SIZE / SZ_4K], after[FILE_SIZE / SZ_4K];
 	char bytes[SPAN];
 	struct fs *fs = &self->fs;
 	int other;
-
-	if (fs->why)
-		SKIP(return, "%s", fs->why);
 
 	other = fs_create(fs, "other");
 	ASSERT_LE(0, other);
@@ -448,18 +426,15 @@ FILE_TEST(page_cache_keeps_the_pages)
 	EXPECT_EQ(0, fs_unmount(fs));
 }
 
-/* F1: shared by processes that write to it, move it, and unmap their halves of it */
-FILE_TEST(pages_of_a_file_stay)
+/* Shared by processes that write to it, move it, and unmap their halves of it */
+TEST_F_TIMEOUT(file, pages_of_a_file_stay, TIMEOUT)
 {
 	const int half = FILE_SIZE / 2, pages = half / SZ_4K;
-	uint64_t before[FILE_SIZE / SZ_4K], after[FILE_SIZE / SZ_4K];
+	u64 before[FILE_SIZE / SZ_4K], after[FILE_SIZE / SZ_4K];
 	struct fs *fs = &self->fs;
 	pid_t pid;
 	int status;
 	void *to;
-
-	if (fs->why)
-		SKIP(return, "%s", fs->why);
 
 	ASSERT_EQ(0, dma_map(fs->p.iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_RO));
 	EXPECT_EQ(1, p2p_reads(&fs->p, IOVA_BAR, fs->mem));
@@ -496,38 +471,23 @@ FILE_TEST(pages_of_a_file_stay)
 	EXPECT_EQ(0, fs_unmount(fs));
 }
 
-/* F1, F2: for the device to write: true to the file, or refused since 8ac268436e6d in 6.5 */
-FILE_TEST(file_is_written_or_refused)
+/* The file system would not know what the device writes */
+TEST_F_TIMEOUT(file, file_is_not_written_by_devices, TIMEOUT)
 {
 	struct fs *fs = &self->fs;
-	char bytes[SPAN];
-	int ret;
 
-	if (fs->why)
-		SKIP(return, "%s", fs->why);
-
-	ret = dma_map(fs->p.iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_RW);
-	ASSERT_EQ(kernel_since(6, 5) ? -EFAULT : 0, ret);
-	if (!ret) {
-		EXPECT_EQ(1, p2p_agrees(&fs->p, IOVA_BAR + SZ_4K, fs->mem + SZ_4K));
-		ASSERT_EQ(SPAN, pread(fs->fd, bytes, SPAN, SZ_4K));
-		EXPECT_EQ(0, memcmp(bytes, fs->mem + SZ_4K, SPAN));
-		EXPECT_EQ(FILE_SIZE, dma_unmap(fs->p.iommu, IOVA_BAR, FILE_SIZE));
-	}
+	ASSERT_EQ(-EFAULT, dma_map(fs->p.iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_RW));
 	expect_nothing_mapped(_metadata, fs);
 	EXPECT_EQ(0, fs_unmount(fs));
 }
 
 /*
- * F1: what a process must not do.  A file can be truncated while it is mapped for DMA, and
- * what was cut off is from then on the device's alone.
+ * What a process must not do.  A file can be truncated while it is mapped for DMA, and what
+ * was cut off is from then on the device's alone.
  */
-FILE_TEST(truncated_pages_are_the_devices_alone)
+TEST_F_TIMEOUT(file, truncated_pages_are_the_devices_alone, TIMEOUT)
 {
 	struct fs *fs = &self->fs;
-
-	if (fs->why)
-		SKIP(return, "%s", fs->why);
 
 	ASSERT_EQ(0, dma_map(fs->p.iommu, IOVA_BAR, fs->mem, FILE_SIZE, DMA_RO));
 	ASSERT_EQ(0, ftruncate(fs->fd, 0));
@@ -544,4 +504,8 @@ FILE_TEST(truncated_pages_are_the_devices_alone)
 	expect_nothing_mapped(_metadata, fs);
 }
 
-TEST_HARNESS_MAIN
+int main(int argc, char *argv[])
+{
+	named_devices_init(argc, argv);
+	return test_harness_run(argc, argv);
+}

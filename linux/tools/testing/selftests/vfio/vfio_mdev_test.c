@@ -23,8 +23,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <libvfio/memory.h>
+#include <libvfio/p2p.h>
+
 #include "../kselftest_harness.h"
-#include "vfio_util.h"
 
 #define UUID		"83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
 #define VISITOR_UUID	"83b8f4f2-509f-382f-3c1e-e6bfe0fa1002"
@@ -33,15 +35,13 @@
 #define NO_MDEV		NEEDS("the mdev_pin module, an edu device and one with memory")
 
 struct pin_info {
-	uint64_t pinned;
-	uint64_t told;
-	uint64_t phys;
+	u64 pinned;
+	u64 told;
+	u64 phys;
 };
 
 FIXTURE(mdev) {
 	struct p2p p;
-	int ret;
-	bool created;
 	char create[128];	/* file that makes a mediated device */
 	struct iommu *iommu;
 	struct vfio_pci_device *mdev;
@@ -119,7 +119,7 @@ static int mdev_open(struct vfio_pci_device **mdev, const char *uuid, struct iom
 	return (*mdev)->fd < 0 ? -errno : 0;
 }
 
-static int pin(struct vfio_pci_device *mdev, uint64_t iova)
+static int pin(struct vfio_pci_device *mdev, u64 iova)
 {
 	return pwrite(mdev->fd, &iova, sizeof(iova), 0) == sizeof(iova) ? 0 : -errno;
 }
@@ -141,21 +141,20 @@ static bool place_bar(struct _test_data_mdev *self)
 			   SZ_64K);
 }
 
-static void set_up(struct __test_metadata *_metadata, struct _test_data_mdev *self,
-		   const struct _fixture_variant_mdev *variant)
+static void common_setup(struct __test_metadata *_metadata, struct _test_data_mdev *self,
+			 const struct _fixture_variant_mdev *variant)
 {
 	u64 bar_at = variant->mixed ? SZ_64K : 0;
+	int ret = p2p_open(&self->p, &want_mem);
 
-	self->ret = p2p_open(&self->p, &want_mem);
-	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
-	if (self->ret)
-		return;
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	if (ret)
+		SKIP(return, NO_MDEV);
 	load_module();
 	if (!find_type(self->create, sizeof(self->create)))
-		return;
+		SKIP(return, NO_MDEV);
 
 	ASSERT_EQ(0, write_text(self->create, UUID));
-	self->created = true;
 
 	self->size = variant->mixed ? 3 * SZ_64K : SZ_64K;
 	self->area = ram_alloc(self->size);
@@ -172,17 +171,14 @@ static void tear_down(struct _test_data_mdev *self)
 {
 	dev_close(&self->mdev);
 	iommu_close(&self->iommu);
-	if (self->created) {
-		mdev_remove(UUID);
-		munmap(self->area, self->size);
-	}
-	if (!self->ret)
-		p2p_close(&self->p);
+	mdev_remove(UUID);
+	munmap(self->area, self->size);
+	p2p_close(&self->p);
 }
 
 FIXTURE_SETUP(mdev)
 {
-	set_up(_metadata, self, variant);
+	common_setup(_metadata, self, variant);
 }
 
 FIXTURE_TEARDOWN(mdev)
@@ -201,8 +197,6 @@ static void open_alone(struct __test_metadata *_metadata, struct _test_data_mdev
 static bool open_alone_with_another(struct __test_metadata *_metadata,
 				    struct _test_data_mdev *self, char *bdf)
 {
-	if (!self->created)
-		SKIP(return false, NO_MDEV);
 	if (pci_find(&want_testdev, 0, bdf) < 0)
 		SKIP(return false, NEEDS("a pci-testdev"));
 
@@ -254,11 +248,9 @@ static void expect_kept(struct __test_metadata *_metadata, struct _test_data_mde
 	EXPECT_EQ(self->locked, proc_locked_kb());
 }
 
-/* D9: a container of its own, without an IOMMU: the pin is the only use of the memory */
+/* A container of its own, without an IOMMU: the pin is the only use of the memory */
 TEST_F_TIMEOUT(mdev, release_drops_what_is_only_pinned, 120)
 {
-	if (!self->created)
-		SKIP(return, NO_MDEV);
 	open_alone(_metadata, self);
 
 	map_and_pin(_metadata, self, variant, self->iommu);
@@ -268,11 +260,9 @@ TEST_F_TIMEOUT(mdev, release_drops_what_is_only_pinned, 120)
 	expect_kept(_metadata, self, variant, self->iommu, pin_kb(variant));
 }
 
-/* D9, D4: mapped to an IOMMU too */
+/* Mapped to an IOMMU too */
 TEST_F_TIMEOUT(mdev, release_leaves_what_is_pinned_beside_it, 120)
 {
-	if (!self->created)
-		SKIP(return, NO_MDEV);
 	ASSERT_EQ(0, mdev_open(&self->mdev, UUID, self->p.iommu));
 
 	map_and_pin(_metadata, self, variant, self->p.iommu);
@@ -288,13 +278,11 @@ TEST_F_TIMEOUT(mdev, release_leaves_what_is_pinned_beside_it, 120)
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, self->pin_iova, NULL));
 }
 
-/* D9: the user's own unmapping works as for RAM, and leaves the release nothing to do */
+/* The user's own unmapping works as for RAM, and leaves the release nothing to do */
 TEST_F_TIMEOUT(mdev, unmap_unpins, 120)
 {
 	struct pin_info info;
 
-	if (!self->created)
-		SKIP(return, NO_MDEV);
 	open_alone(_metadata, self);
 
 	map_and_pin(_metadata, self, variant, self->iommu);
@@ -308,13 +296,11 @@ TEST_F_TIMEOUT(mdev, unmap_unpins, 120)
 	EXPECT_EQ(0, dma_unmap(self->iommu, IOVA_BAR, self->size));
 }
 
-/* D9, E11: a pin that cannot be had is an error, not a page */
+/* A pin that cannot be had is an error, not a page */
 TEST_F_TIMEOUT(mdev, pin_of_disabled_memory_is_refused, 120)
 {
 	int ret;
 
-	if (!self->created)
-		SKIP(return, NO_MDEV);
 	open_alone(_metadata, self);
 
 	ASSERT_EQ(0, dma_map(self->iommu, IOVA_BAR, self->area, self->size, DMA_RW));
@@ -329,7 +315,7 @@ TEST_F_TIMEOUT(mdev, pin_of_disabled_memory_is_refused, 120)
 	p2p_release(&self->p, self->bar, SZ_64K);
 }
 
-/* D9, D7, D3: not mapped to any IOMMU, until a group joins that has one */
+/* Not mapped to any IOMMU, until a group joins that has one */
 TEST_F_TIMEOUT(mdev, group_that_joins_later_gets_the_bar_mapped, 120)
 {
 	struct vfio_pci_device *late;
@@ -352,7 +338,7 @@ TEST_F_TIMEOUT(mdev, group_that_joins_later_gets_the_bar_mapped, 120)
 	dev_close(&late);
 }
 
-/* D9, D7: the IOMMU group leaves, the mediated device and its pin stay */
+/* The IOMMU group leaves, the mediated device and its pin stay */
 TEST_F_TIMEOUT(mdev, group_that_leaves_keeps_the_pin, 120)
 {
 	struct vfio_pci_device *late;
@@ -385,7 +371,7 @@ TEST_F_TIMEOUT(mdev, group_that_leaves_keeps_the_pin, 120)
  */
 static int map_from_afar(struct iommu *iommu, void *mem, int sock)
 {
-	uint64_t pfn;
+	u64 pfn;
 	long locked;
 	char go;
 
@@ -407,7 +393,7 @@ static int map_from_afar(struct iommu *iommu, void *mem, int sock)
 }
 
 /* The process is there, and @pfn is the page; @sock is to be told to go on */
-static pid_t start_from_afar(struct iommu *iommu, void *mem, int *sock, uint64_t *pfn)
+static pid_t start_from_afar(struct iommu *iommu, void *mem, int *sock, u64 *pfn)
 {
 	int pair[2];
 	pid_t pid;
@@ -450,18 +436,16 @@ static int end_from_afar(int sock, pid_t pid)
 	return status;
 }
 
-/* F2: what is pinned is the memory of who mapped it, and who is charged, whoever asks */
+/* What is pinned is the memory of who mapped it, and who is charged, whoever asks */
 TEST_F_TIMEOUT(mdev, memory_of_another_process_is_pinned, 120)
 {
 	struct pin_info info;
-	uint64_t pfn;
+	u64 pfn;
 	long locked;
 	void *mem;
 	pid_t pid;
 	int sock;
 
-	if (!self->created)
-		SKIP(return, NO_MDEV);
 	open_alone(_metadata, self);
 
 	mem = ram_alloc(SZ_64K);
@@ -483,19 +467,17 @@ TEST_F_TIMEOUT(mdev, memory_of_another_process_is_pinned, 120)
 	EXPECT_EQ(locked, proc_locked_kb());
 }
 
-/* F2: fs-dax memory is refused when it is to be pinned, if nobody had to pin it before */
+/* Memory of fs-dax is refused when it is to be pinned, if nobody had to pin it before */
 TEST_F_TIMEOUT(mdev, fs_dax_of_another_process_is_refused, 120)
 {
 	char dir[PMEM_DIR_LEN], path[64];
 	const char *why;
-	uint64_t pfn;
+	u64 pfn;
 	void *mem;
 	pid_t pid;
 	int sock;
 	int fd;
 
-	if (!self->created)
-		SKIP(return, NO_MDEV);
 	why = pmem_mount(dir, "dax");
 	if (why)
 		SKIP(return, "%s", why);
@@ -521,14 +503,12 @@ TEST_F_TIMEOUT(mdev, fs_dax_of_another_process_is_refused, 120)
 	EXPECT_EQ(0, pmem_unmount(dir));
 }
 
-/* B2, D10: a bus driver that has not opted in */
+/* A bus driver that has not opted in */
 TEST_F_TIMEOUT(mdev, memory_of_a_mediated_device_is_refused, 120)
 {
 	u64 last = self->size - SZ_4K;
 	void *mem;
 
-	if (!self->created)
-		SKIP(return, NO_MDEV);
 	ASSERT_EQ(0, mdev_open(&self->mdev, UUID, self->p.iommu));
 	mem = mmap(self->area + last, SZ_4K, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
 		   self->mdev->fd, 0);
@@ -564,7 +544,7 @@ struct racer {
 static void *race_unmap(void *arg)
 {
 	struct racer *r = arg;
-	int64_t ret;
+	s64 ret;
 
 	while (!__atomic_load_n(r->stop, __ATOMIC_RELAXED)) {
 		ret = dma_map(r->iommu, r->iova, r->area, r->size, DMA_RW);
@@ -575,7 +555,7 @@ static void *race_unmap(void *arg)
 		pin(r->mdev, r->pin_iova);
 		/* Ours, whether B was released meanwhile or not */
 		ret = dma_unmap(r->iommu, r->iova, r->size);
-		r->errors += ret != (int64_t)r->size;
+		r->errors += ret != (s64)r->size;
 		__atomic_fetch_add(&r->turns, 1, __ATOMIC_RELAXED);
 	}
 
@@ -629,29 +609,26 @@ FIXTURE_SETUP(race)
 {
 	static const struct _fixture_variant_mdev mixed = { .mixed = true };
 
-	set_up(_metadata, &self->mdev, &mixed);
+	common_setup(_metadata, &self->mdev, &mixed);
 }
 
 FIXTURE_TEARDOWN(race)
 {
 	dev_close(&self->visitor);
-	if (self->mdev.created)
-		mdev_remove(VISITOR_UUID);
+	mdev_remove(VISITOR_UUID);
 	tear_down(&self->mdev);
 }
 
-/* D9, E1, E6: whoever unmaps, nothing stays pinned, charged or mapped */
+/* Whoever unmaps, nothing stays pinned, charged or mapped */
 TEST_F_TIMEOUT(race, release_racing_unmap_with_pins, 240)
 {
 	struct _test_data_mdev *m = &self->mdev;
 	struct p2p *p = &m->p;
 	bool stop = false;
 	struct racer r[3];
-	int64_t avail;
+	s64 avail;
 	int round, i;
 
-	if (!m->created)
-		SKIP(return, NO_MDEV);
 	ASSERT_EQ(0, mdev_open(&m->mdev, UUID, p->iommu));
 	ASSERT_EQ(0, write_text(m->create, VISITOR_UUID));
 	ASSERT_EQ(0, mdev_open(&self->visitor, VISITOR_UUID, p->iommu));
@@ -697,4 +674,8 @@ TEST_F_TIMEOUT(race, release_racing_unmap_with_pins, 240)
 	EXPECT_EQ(avail, dma_avail(p->iommu));
 }
 
-TEST_HARNESS_MAIN
+int main(int argc, char *argv[])
+{
+	named_devices_init(argc, argv);
+	return test_harness_run(argc, argv);
+}

@@ -15,12 +15,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <libvfio/p2p.h>
+
 #include "../kselftest_harness.h"
-#include "vfio_util.h"
 
 #define TIMEOUT		120
-#define BAR_TEST(name)		TEST_F_TIMEOUT(bar, name, TIMEOUT)
-#define STRESS_TEST(name)	TEST_F_TIMEOUT(stress, name, TIMEOUT)
 
 #define NO_BAR		NEEDS("such a device, with a BAR that can be mapped,")
 #define NO_RESET	NEEDS("a device that can be reset")
@@ -30,18 +29,16 @@ struct bar {
 	struct iommu *iommu;
 	struct vfio_pci_device *dev;
 	char bdf[BDF_LEN];
-	uint64_t phys;
-	uint64_t size;
+	u64 phys;
+	u64 size;
 	void *bar;
-	bool missing;
 };
 
-static void bar_open(struct __test_metadata *_metadata, struct bar *b,
-		     const struct pci_want *want, int index)
+static void one_bar_setup(struct __test_metadata *_metadata, struct bar *b,
+			  const struct pci_want *want, int index)
 {
-	b->missing = true;
 	if (pci_find(want, 0, b->bdf) < 0 || pci_bar(b->bdf, index, &b->phys, &b->size))
-		return;
+		SKIP(return, NO_BAR);
 
 	/* Enough to have several pages, where there are */
 	if (b->size > SZ_64K)
@@ -50,14 +47,13 @@ static void bar_open(struct __test_metadata *_metadata, struct bar *b,
 	b->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	ASSERT_EQ(0, dev_open(&b->dev, b->bdf, b->iommu));
 	if (!region_can_mmap(b->dev->fd, index))
-		return;
+		SKIP(return, NO_BAR);
 
 	vfio_pci_cmd_set(b->dev, PCI_COMMAND_MEMORY);
 	b->bar = bar_mmap(b->dev->fd, index, PROT_READ | PROT_WRITE, 0, b->size);
 	ASSERT_NE(NULL, b->bar);
 	ASSERT_EQ(0, bus_read32(b->bar, NULL));
 	ASSERT_EQ(0, bus_read32(b->bar + b->size - SZ_4K, NULL));
-	b->missing = false;
 }
 
 static void bar_close(struct bar *b)
@@ -82,7 +78,7 @@ FIXTURE_VARIANT_ADD(bar, e1000e_bar3) { .want = &want_e1000e, .index = 3 };
 
 FIXTURE_SETUP(bar)
 {
-	bar_open(_metadata, &self->b, variant->want, variant->index);
+	one_bar_setup(_metadata, &self->b, variant->want, variant->index);
 }
 
 FIXTURE_TEARDOWN(bar)
@@ -102,13 +98,10 @@ static void expect_there(struct __test_metadata *_metadata, const void *bar, siz
 	EXPECT_EQ(0, bus_read32(bar + size - SZ_4K, NULL));
 }
 
-/* A5, A7: SIGBUS while memory is disabled, no longer and no shorter */
-BAR_TEST(unreachable_while_memory_is_disabled)
+/* SIGBUS while memory is disabled, no longer and no shorter */
+TEST_F_TIMEOUT(bar, unreachable_while_memory_is_disabled, TIMEOUT)
 {
 	int i;
-
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 
 	for (i = 0; i < 3; i++) {
 		vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
@@ -118,14 +111,11 @@ BAR_TEST(unreachable_while_memory_is_disabled)
 	}
 }
 
-/* A2: two mmaps of one file, and one of a second file */
-BAR_TEST(every_mmap_of_every_open_is_unreachable)
+/* Two mmaps of one file, and one of a second file */
+TEST_F_TIMEOUT(bar, every_mmap_of_every_open_is_unreachable, TIMEOUT)
 {
 	void *same, *other;
 	int fd;
-
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 
 	fd = dev_get_fd(self->b.dev);
 	ASSERT_LE(0, fd);
@@ -217,13 +207,10 @@ static int reader_stop(struct reader *r)
 	return waitpid(r->pid, &status, 0) == r->pid ? status : -errno;
 }
 
-/* A2: a child has copies of the mappings, whether it touched them or not */
-BAR_TEST(unreachable_in_a_forked_child)
+/* A child has copies of the mappings, whether it touched them or not */
+TEST_F_TIMEOUT(bar, unreachable_in_a_forked_child, TIMEOUT)
 {
 	struct reader touched, untouched;
-
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 
 	ASSERT_EQ(0, reader_start(&touched, self->b.bar, true));
 	ASSERT_EQ(0, reader_start(&untouched, self->b.bar, false));
@@ -241,13 +228,10 @@ BAR_TEST(unreachable_in_a_forked_child)
 	EXPECT_EQ(0, reader_stop(&untouched));
 }
 
-/* A2: the parent has given up its mapping, the child has not */
-BAR_TEST(unreachable_in_a_child_alone)
+/* The parent has given up its mapping, the child has not */
+TEST_F_TIMEOUT(bar, unreachable_in_a_child_alone, TIMEOUT)
 {
 	struct reader r;
-
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 
 	ASSERT_EQ(0, reader_start(&r, self->b.bar, true));
 	ASSERT_EQ(0, munmap(self->b.bar, self->b.size));
@@ -268,13 +252,10 @@ static void *move(void *from, size_t size)
 	return to == MAP_FAILED ? NULL : to;
 }
 
-/* A2: mremap() moves the mapping and its page table entries with it */
-BAR_TEST(unreachable_after_mremap)
+/* mremap() moves the mapping and its page table entries with it */
+TEST_F_TIMEOUT(bar, unreachable_after_mremap, TIMEOUT)
 {
 	void *moved;
-
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 
 	moved = move(self->b.bar, self->b.size);
 	ASSERT_NE(NULL, moved);
@@ -292,11 +273,9 @@ BAR_TEST(unreachable_after_mremap)
 	vfio_pci_cmd_set(self->b.dev, PCI_COMMAND_MEMORY);
 }
 
-/* A2: what a munmap() in the middle leaves are two mappings */
-BAR_TEST(unreachable_after_partial_munmap)
+/* What a munmap() in the middle leaves are two mappings */
+TEST_F_TIMEOUT(bar, unreachable_after_partial_munmap, TIMEOUT)
 {
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 	if (self->b.size < 3 * SZ_4K)
 		SKIP(return, "the BAR has less than three pages");
 
@@ -316,12 +295,9 @@ BAR_TEST(unreachable_after_partial_munmap)
 	EXPECT_EQ(0, bus_read32(self->b.bar + 2 * SZ_4K, NULL));
 }
 
-/* A2: and mprotect() splits and merges them */
-BAR_TEST(unreachable_after_mprotect)
+/* And mprotect() splits and merges them */
+TEST_F_TIMEOUT(bar, unreachable_after_mprotect, TIMEOUT)
 {
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
-
 	ASSERT_EQ(0, mprotect(self->b.bar, SZ_4K, PROT_READ));
 	EXPECT_EQ(0, bus_read32(self->b.bar, NULL));
 	vfio_pci_cmd_clear(self->b.dev, PCI_COMMAND_MEMORY);
@@ -355,13 +331,10 @@ static long long mapping_offset(const void *addr)
 	return ret;
 }
 
-/* A4: a mapping keeps the offset it was made with, it does not get a page frame number */
-BAR_TEST(file_offset_of_an_mmap_is_the_regions)
+/* A mapping keeps the offset it was made with, it does not get a page frame number */
+TEST_F_TIMEOUT(bar, file_offset_of_an_mmap_is_the_regions, TIMEOUT)
 {
 	struct vfio_region_info info;
-
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 
 	ASSERT_EQ(0, region_info(self->b.dev->fd, variant->index, &info));
 	EXPECT_EQ((long long)info.offset, mapping_offset(self->b.bar));
@@ -376,8 +349,8 @@ static long minor_faults(void)
 	return getrusage(RUSAGE_SELF, &usage) ? -1 : usage.ru_minflt;
 }
 
-/* A5: the memory of other devices has nothing to do with it, and is not zapped either */
-BAR_TEST(other_devices_stay_reachable)
+/* The memory of other devices has nothing to do with it, and is not zapped either */
+TEST_F_TIMEOUT(bar, other_devices_stay_reachable, TIMEOUT)
 {
 	long faults;
 	struct vfio_pci_device *other;
@@ -385,8 +358,6 @@ BAR_TEST(other_devices_stay_reachable)
 	int other_bar;
 	void *bar;
 
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 	other_bar = pci_find(&want_mem, 0, bdf);
 	if (!strcmp(bdf, self->b.bdf))
 		other_bar = pci_find(&want_mem, 1, bdf);
@@ -441,7 +412,7 @@ struct touch {
 static void touch_page(struct touch *t, const void *addr)
 {
 	unsigned int before, after;
-	uint32_t val;
+	u32 val;
 	int ret;
 
 	before = __atomic_load_n(&t->phase, __ATOMIC_SEQ_CST);
@@ -526,7 +497,7 @@ FIXTURE(stress) {
 
 FIXTURE_SETUP(stress)
 {
-	bar_open(_metadata, &self->b, &want_edu, 0);
+	one_bar_setup(_metadata, &self->b, &want_edu, 0);
 }
 
 FIXTURE_TEARDOWN(stress)
@@ -551,14 +522,11 @@ static void *touch_once_thread(void *arg)
 	return NULL;
 }
 
-/* E2: threads that fault the same empty pages at the same moment */
-STRESS_TEST(concurrent_faults_on_one_page_are_safe)
+/* Threads that fault the same empty pages at the same moment */
+TEST_F_TIMEOUT(stress, concurrent_faults_on_one_page_are_safe, TIMEOUT)
 {
 	struct touch t = { .bar = self->b.bar, .size = self->b.size };
 	int i, round;
-
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 
 	ASSERT_EQ(0, pthread_barrier_init(&t.barrier, NULL, READERS + 1));
 	for (i = 0; i < READERS; i++)
@@ -577,14 +545,11 @@ STRESS_TEST(concurrent_faults_on_one_page_are_safe)
 	EXPECT_EQ(0, t.bad_faults);
 }
 
-/* A7: many threads, SIGBUS exactly while memory is disabled */
-STRESS_TEST(concurrent_faults_raise_sigbus_only_while_disabled)
+/* Many threads, SIGBUS exactly while memory is disabled */
+TEST_F_TIMEOUT(stress, concurrent_faults_raise_sigbus_only_while_disabled, TIMEOUT)
 {
 	struct touch t;
 	int i;
-
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 
 	ASSERT_EQ(0, touch_start(&t, self->b.bar, self->b.size, false));
 	for (i = 0; i < 30; i++) {
@@ -605,16 +570,13 @@ STRESS_TEST(concurrent_faults_raise_sigbus_only_while_disabled)
 	EXPECT_LT(0, t.faults);
 }
 
-/* A2, E9: children come and go with copies of the mapping while memory goes and comes */
-STRESS_TEST(fork_and_exit_while_memory_is_toggled)
+/* Children come and go with copies of the mapping while memory goes and comes */
+TEST_F_TIMEOUT(stress, fork_and_exit_while_memory_is_toggled, TIMEOUT)
 {
 	struct touch *t;
 	int i, n, status;
 	void *moved;
 	pid_t pid;
-
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 
 	/* Shared, so that children count as the threads do */
 	t = mmap(NULL, sizeof(*t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -662,16 +624,13 @@ STRESS_TEST(fork_and_exit_while_memory_is_toggled)
 	munmap(t, sizeof(*t));
 }
 
-/* A6, A7: read() of a BAR into the mmap of a BAR while memory is toggled */
-STRESS_TEST(read_and_write_with_a_bar_as_the_buffer)
+/* read() of a BAR into the mmap of a BAR while memory is toggled */
+TEST_F_TIMEOUT(stress, read_and_write_with_a_bar_as_the_buffer, TIMEOUT)
 {
 	struct vfio_region_info info;
 	struct touch t;
 	ssize_t n;
 	int i;
-
-	if (self->b.missing)
-		SKIP(return, NO_BAR);
 
 	ASSERT_EQ(0, region_info(self->b.dev->fd, 0, &info));
 	ASSERT_EQ(0, touch_start(&t, self->b.bar, self->b.size, false));
@@ -704,7 +663,6 @@ FIXTURE(reset) {
 	char bdf[BDF_LEN];
 	void *bar;
 	size_t size;
-	bool missing;
 };
 
 FIXTURE_VARIANT(reset) {
@@ -718,20 +676,18 @@ FIXTURE_VARIANT_ADD(reset, e1000e) { .want = &want_e1000e, .resets = 20 };
 
 FIXTURE_SETUP(reset)
 {
-	self->missing = true;
 	if (pci_find(variant->want, 0, self->bdf) < 0)
-		return;
+		SKIP(return, NO_RESET);
 
 	self->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	ASSERT_EQ(0, dev_open(&self->dev, self->bdf, self->iommu));
 	if (!dev_can_reset(self->dev))
-		return;
+		SKIP(return, NO_RESET);
 
 	vfio_pci_cmd_set(self->dev, PCI_COMMAND_MEMORY);
 	self->size = SZ_64K;
 	self->bar = bar_mmap(self->dev->fd, 0, PROT_READ | PROT_WRITE, 0, self->size);
 	ASSERT_NE(NULL, self->bar);
-	self->missing = false;
 }
 
 FIXTURE_TEARDOWN(reset)
@@ -740,14 +696,11 @@ FIXTURE_TEARDOWN(reset)
 	iommu_close(&self->iommu);
 }
 
-/* A7: faults wait for the reset */
+/* Faults wait for the reset */
 TEST_F_TIMEOUT(reset, faults_wait_for_a_reset, TIMEOUT)
 {
 	struct touch t;
 	int i;
-
-	if (self->missing)
-		SKIP(return, NO_RESET);
 
 	ASSERT_EQ(0, touch_start(&t, self->bar, self->size, true));
 	for (i = 0; i < variant->resets; i++) {
@@ -762,14 +715,11 @@ TEST_F_TIMEOUT(reset, faults_wait_for_a_reset, TIMEOUT)
 	EXPECT_LT(0, t.reads);
 }
 
-/* A7: a hot reset is held off by nobody for ever: it works, or it says EBUSY */
+/* A hot reset is held off by nobody for ever: it works, or it says EBUSY */
 TEST_F_TIMEOUT(reset, faults_wait_for_a_hot_reset, TIMEOUT)
 {
 	int i, ret, busy = 0, done = 0;
 	struct touch t;
-
-	if (self->missing)
-		SKIP(return, NO_RESET);
 
 	ret = dev_hot_reset(self->dev);
 	if (ret == -ENODEV || ret == -ENOTTY)
@@ -794,15 +744,12 @@ TEST_F_TIMEOUT(reset, faults_wait_for_a_hot_reset, TIMEOUT)
 	EXPECT_EQ(0, t.bad_reads);
 }
 
-/* A7: the kernel itself reads from the BAR, on behalf of a system call */
+/* The kernel itself reads from the BAR, on behalf of a system call */
 TEST_F_TIMEOUT(reset, system_calls_wait_for_a_reset, TIMEOUT)
 {
 	int i, fd[2], status;
 	char buf[64];
 	pid_t pid;
-
-	if (self->missing)
-		SKIP(return, NO_RESET);
 
 	ASSERT_EQ(0, pipe(fd));
 	pid = fork();
@@ -837,7 +784,7 @@ FIXTURE_TEARDOWN(region)
 {
 }
 
-/* A6: the arguments of a hot reset are in a BAR of the device that is reset */
+/* The arguments of a hot reset are in a BAR of the device that is reset */
 TEST_F_TIMEOUT(region, hot_reset_with_its_arguments_in_the_bar, TIMEOUT)
 {
 	struct vfio_pci_hot_reset *arg;
@@ -870,7 +817,7 @@ TEST_F_TIMEOUT(region, hot_reset_with_its_arguments_in_the_bar, TIMEOUT)
 	iommu_cleanup(iommu);
 }
 
-/* A5: memory that the memory enable bit does not govern stays where it is */
+/* Memory that the memory enable bit does not govern stays where it is */
 TEST_F_TIMEOUT(region, device_specific_regions_stay_reachable, TIMEOUT)
 {
 	unsigned int i, found = 0;
@@ -902,4 +849,8 @@ TEST_F_TIMEOUT(region, device_specific_regions_stay_reachable, TIMEOUT)
 		SKIP(return, "no device with a region other than a BAR that can be mapped");
 }
 
-TEST_HARNESS_MAIN
+int main(int argc, char *argv[])
+{
+	named_devices_init(argc, argv);
+	return test_harness_run(argc, argv);
+}

@@ -16,11 +16,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <libvfio/p2p.h>
+
 #include "../kselftest_harness.h"
-#include "vfio_util.h"
 
 #define TIMEOUT		600
-#define RACE_TEST(name)	TEST_F_TIMEOUT(race, name, TIMEOUT)
 
 #define NO_DEVICES	NEEDS("an edu device and one with memory")
 #define NO_CONTAINERS	NEEDS("two edu devices and one with memory")
@@ -32,19 +32,20 @@
 /* Device A in its container; B is opened by the tests */
 FIXTURE(race) {
 	struct p2p p;
-	int ret;
 };
 
 FIXTURE_SETUP(race)
 {
-	self->ret = p2p_open(&self->p, &want_mem);
-	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
+	int ret = p2p_open(&self->p, &want_mem);
+
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	if (ret)
+		SKIP(return, NO_DEVICES);
 }
 
 FIXTURE_TEARDOWN(race)
 {
-	if (!self->ret)
-		p2p_close(&self->p);
+	p2p_close(&self->p);
 }
 
 static void nap(int round)
@@ -86,7 +87,7 @@ struct crowd_thread {
 
 static struct crowd_thread crowd_threads[THREADS];
 
-static uint64_t crowd_iova(const struct crowd *c, int nr, unsigned int slot)
+static u64 crowd_iova(const struct crowd *c, int nr, unsigned int slot)
 {
 	return IOVA_BAR + (nr * c->slots + slot % c->slots) * STRIDE;
 }
@@ -96,8 +97,8 @@ static void *crowd_map(void *arg)
 	struct crowd_thread *t = arg;
 	struct crowd *c = t->crowd;
 	unsigned int slot = 0;
-	int64_t unmapped;
-	uint64_t iova;
+	s64 unmapped;
+	u64 iova;
 	int ret;
 
 	pthread_barrier_wait(&c->start);
@@ -131,7 +132,7 @@ static void *crowd_unmap(void *arg)
 	struct crowd_thread *t = arg;
 	struct crowd *c = t->crowd;
 	unsigned int slot;
-	int64_t unmapped;
+	s64 unmapped;
 
 	pthread_barrier_wait(&c->start);
 	for (slot = 0; slot < c->slots; slot++) {
@@ -175,15 +176,12 @@ static void crowd_judge(struct __test_metadata *_metadata, const struct crowd *c
 		TH_LOG("the last error was: %s", strerror(c->last_error));
 }
 
-/* E6: whoever comes first, what is left is nothing */
-RACE_TEST(map_racing_release_leaves_no_mapping)
+/* Whoever comes first, what is left is nothing */
+TEST_F_TIMEOUT(race, map_racing_release_leaves_no_mapping, TIMEOUT)
 {
 	struct crowd c = { .slots = 32, .keep = true };
-	int64_t avail = self->ret ? 0 : dma_avail(self->p.iommu);
+	s64 avail = dma_avail(self->p.iommu);
 	int round, left = 0;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	c.iommu = self->p.iommu;
 	for (round = 0; round < 40; round++) {
@@ -209,14 +207,11 @@ RACE_TEST(map_racing_release_leaves_no_mapping)
 	EXPECT_LT(0, c.mapped);
 }
 
-/* E1, E6: the same with mappings that come and go all the time */
-RACE_TEST(map_and_unmap_racing_release_leave_no_mapping)
+/* The same with mappings that come and go all the time */
+TEST_F_TIMEOUT(race, map_and_unmap_racing_release_leave_no_mapping, TIMEOUT)
 {
 	struct crowd c = { .slots = 32 };
 	int round, left = 0;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	c.iommu = self->p.iommu;
 	for (round = 0; round < 40; round++) {
@@ -236,16 +231,13 @@ RACE_TEST(map_and_unmap_racing_release_leave_no_mapping)
 	EXPECT_EQ(0, left);
 }
 
-/* E1: the user unmaps what the release is about to remove */
-RACE_TEST(unmap_racing_release)
+/* The user unmaps what the release is about to remove */
+TEST_F_TIMEOUT(race, unmap_racing_release, TIMEOUT)
 {
 	struct crowd c = { .slots = 64 };
 	int round, nr, left = 0;
 	unsigned int slot;
-	int64_t avail;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
+	s64 avail;
 
 	avail = dma_avail(self->p.iommu);
 	c.iommu = self->p.iommu;
@@ -271,7 +263,7 @@ RACE_TEST(unmap_racing_release)
 	EXPECT_EQ(avail, dma_avail(self->p.iommu));
 }
 
-/* C3: a group that has left its container has left no mapping of its device */
+/* A group that has left its container has left no mapping of its device */
 static void *detach_thread(void *arg)
 {
 	struct p2p *p = arg;
@@ -288,14 +280,11 @@ static void *detach_thread(void *arg)
 	return (void *)(intptr_t)ret;
 }
 
-RACE_TEST(group_leaves_only_after_the_mappings_are_gone)
+TEST_F_TIMEOUT(race, group_leaves_only_after_the_mappings_are_gone, TIMEOUT)
 {
 	pthread_t thread;
 	void *bar, *ret;
 	int round;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	for (round = 0; round < 40; round++) {
 		ASSERT_EQ(0, p2p_open_peer(&self->p));
@@ -339,15 +328,15 @@ static void *visitor_thread(void *arg)
 	return NULL;
 }
 
-/* D3: a group that joins gets the mappings that are there, and none that are not */
-RACE_TEST(groups_come_and_go_during_release)
+/* A group that joins gets the mappings that are there, and none that are not */
+TEST_F_TIMEOUT(race, groups_come_and_go_during_release, TIMEOUT)
 {
 	struct visitor v = { .ret = 0 };
 	int round, i;
 	void *bar;
 
 	/* Not in a slot, which would be reset at each visit */
-	if (self->ret || pci_find(&want_mem, 1, v.bdf) < 0)
+	if (pci_find(&want_mem, 1, v.bdf) < 0)
 		SKIP(return, NO_VISITOR);
 
 	v.iommu = self->p.iommu;
@@ -371,7 +360,7 @@ RACE_TEST(groups_come_and_go_during_release)
 	printf("# %lu visits\n", v.visits);
 }
 
-/* E4, E9: the container of the mapper goes at the moment the device goes */
+/* The container of the mapper goes at the moment the device goes */
 static void *close_mapper_thread(void *arg)
 {
 	struct p2p *p = arg;
@@ -381,15 +370,12 @@ static void *close_mapper_thread(void *arg)
 	return NULL;
 }
 
-RACE_TEST(close_of_the_mappers_container_racing_release)
+TEST_F_TIMEOUT(race, close_of_the_mappers_container_racing_release, TIMEOUT)
 {
 	struct iommu *iommu;
 	int round, i;
 	pthread_t thread;
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	group_patience_ms = 0;
@@ -419,19 +405,16 @@ RACE_TEST(close_of_the_mappers_container_racing_release)
 }
 
 /*
- * E4, E9: two processes, one with the mapping and one with the device, die together, in
- * either order, or the owner alone
+ * Two processes, one with the mapping and one with the device, die together, in either
+ * order, or the owner alone
  */
-RACE_TEST(mapper_and_owner_are_killed_together)
+TEST_F_TIMEOUT(race, mapper_and_owner_are_killed_together, TIMEOUT)
 {
 	struct iommu *iommu;
 	int sock[2], round, i;
 	pid_t pid, mapper, owner;
 	void *bar;
 	char c;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	p2p_close(&self->p);
 	for (round = 0; round < 15; round++) {
@@ -497,16 +480,13 @@ RACE_TEST(mapper_and_owner_are_killed_together)
 	EXPECT_EQ(0, p2p_open_peer(&self->p));
 }
 
-/* E9: a process is killed while its threads map and unmap */
-RACE_TEST(sigkill_in_the_middle_of_map_and_unmap)
+/* A process is killed while its threads map and unmap */
+TEST_F_TIMEOUT(race, sigkill_in_the_middle_of_map_and_unmap, TIMEOUT)
 {
 	struct crowd c = { .slots = 32 };
 	int round, ready[2];
 	pid_t pid;
 	char b = 0;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	c.iommu = self->p.iommu;
 	for (round = 0; round < 20; round++) {
@@ -535,7 +515,7 @@ RACE_TEST(sigkill_in_the_middle_of_map_and_unmap)
 	EXPECT_EQ(0, p2p_open_peer(&self->p));
 }
 
-/* A6: mappings are made while memory is disabled and enabled, and threads fault */
+/* Mappings are made while memory is disabled and enabled, and threads fault */
 static void *fault_thread(void *arg)
 {
 	struct crowd *c = arg;
@@ -557,14 +537,11 @@ static void stop_mapping_and_faulting(struct __test_metadata *_metadata, struct 
 	EXPECT_LT(0, c->mapped);
 }
 
-RACE_TEST(map_racing_disable_and_faults)
+TEST_F_TIMEOUT(race, map_racing_disable_and_faults, TIMEOUT)
 {
 	struct crowd c = { .slots = 32 };
 	pthread_t thread;
 	int round;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	c.iommu = self->p.iommu;
@@ -582,14 +559,14 @@ RACE_TEST(map_racing_disable_and_faults)
 	EXPECT_LT(0, c.refused);
 }
 
-/* A6: the same while the device is reset */
-RACE_TEST(map_racing_reset_and_faults)
+/* The same while the device is reset */
+TEST_F_TIMEOUT(race, map_racing_reset_and_faults, TIMEOUT)
 {
 	struct crowd c = { .slots = 32 };
 	pthread_t thread;
 	int round, ret;
 
-	if (self->ret || pci_find(&want_mem_slot, 0, self->p.bdf_b) < 0)
+	if (pci_find(&want_mem_slot, 0, self->p.bdf_b) < 0)
 		SKIP(return, NEEDS("an edu device and one with memory in a slot"));
 
 	self->p.bar = pci_find(&want_mem_slot, 0, self->p.bdf_b);
@@ -634,23 +611,21 @@ static void *map_thread(void *arg)
 	return NULL;
 }
 
-/* E6: what is mapped in pieces is mapped by none of them when the memory has gone */
-RACE_TEST(disable_in_the_midst_of_a_map)
+/* What is mapped in pieces is mapped by none of them when the memory has gone */
+TEST_F_TIMEOUT(race, disable_in_the_midst_of_a_map, TIMEOUT)
 {
 	int round, count, mapped = 0, left = 0;
 	struct mapping m = {};
 	pthread_t thread;
-	uint64_t takes;
+	u64 takes;
 	cpu_set_t one;
 
 	/* On one CPU who maps loses it in the midst of that */
 	CPU_ZERO(&one);
 	CPU_SET(sched_getcpu(), &one);
 	ASSERT_EQ(0, sched_setaffinity(0, sizeof(one), &one));
-	if (!self->ret)
-		p2p_close(&self->p);
-	self->ret = p2p_open(&self->p, &want_mem_1g);
-	if (self->ret)
+	p2p_close(&self->p);
+	if (p2p_open(&self->p, &want_mem_1g))
 		SKIP(return, NO_DEVICES);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
@@ -703,16 +678,13 @@ static void *toggle_thread(void *arg)
 	return NULL;
 }
 
-/* D3: memory that comes back is not mapped for one who has unmapped it */
-RACE_TEST(unmap_while_memory_comes_and_goes)
+/* Memory that comes back is not mapped for one who has unmapped it */
+TEST_F_TIMEOUT(race, unmap_while_memory_comes_and_goes, TIMEOUT)
 {
 	struct toggler t = {};
 	pthread_t thread;
 	int round, ret, left = 0;
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	bar = p2p_bar(&self->p, 0, STRIDE);
@@ -733,14 +705,11 @@ RACE_TEST(unmap_while_memory_comes_and_goes)
 	EXPECT_EQ(0, left);
 }
 
-/* E5: nothing that is left to do later keeps a device or its group busy */
-RACE_TEST(device_is_reopened_at_once)
+/* Nothing that is left to do later keeps a device or its group busy */
+TEST_F_TIMEOUT(race, device_is_reopened_at_once, TIMEOUT)
 {
 	int round, rounds = 300;
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	group_patience_ms = 0;
 	for (round = 0; round < rounds; round++) {
@@ -756,15 +725,12 @@ RACE_TEST(device_is_reopened_at_once)
 	}
 }
 
-/* E5: nor a container */
-RACE_TEST(containers_are_reopened_at_once)
+/* Nor a container */
+TEST_F_TIMEOUT(race, containers_are_reopened_at_once, TIMEOUT)
 {
 	struct iommu *iommu;
 	int round, rounds = 150;
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	p2p_close(&self->p);
 	group_patience_ms = 0;
@@ -786,18 +752,15 @@ RACE_TEST(containers_are_reopened_at_once)
 	}
 }
 
-/* E7: printed, not judged: time has no limit in an emulator */
-RACE_TEST(release_of_thousands_of_mappings)
+/* Printed, not judged: time has no limit in an emulator */
+TEST_F_TIMEOUT(race, release_of_thousands_of_mappings, TIMEOUT)
 {
 	static const unsigned int counts[] = { 500, 1000, 2000, 4000, 8000 };
-	uint64_t start, mapped, released;
-	int64_t avail;
+	u64 start, mapped, released;
+	s64 avail;
 	unsigned int n;
 	size_t i;
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	avail = dma_avail(self->p.iommu);
 	for (i = 0; i < ARRAY_SIZE(counts); i++) {
@@ -819,18 +782,15 @@ RACE_TEST(release_of_thousands_of_mappings)
 }
 
 /*
- * E4: an ioctl() that uses the container while its last group leaves it.  Device A
- * leaves and comes back, other threads map and unmap all the time.  This test and the
- * next come last because a kernel that gets one wrong does not live to see another.
+ * An ioctl() that uses the container while its last group leaves it.  Device A leaves and
+ * comes back, other threads map and unmap all the time.  This test and the next come last
+ * because a kernel that gets one wrong does not live to see another.
  */
-RACE_TEST(map_racing_the_end_of_the_container)
+TEST_F_TIMEOUT(race, map_racing_the_end_of_the_container, TIMEOUT)
 {
 	struct iommu *iommu;
 	int round, ret = 0;
 	struct crowd c = { .slots = 32, .may_end = true };
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	ASSERT_EQ(0, p2p_open_peer_in(&self->p, iommu));
@@ -893,10 +853,10 @@ static void *mover_thread(void *arg)
 }
 
 /*
- * C3, E4: a device is open in a container or not at all, and a group is in one container
- * or in none, however opens and moves of the group coincide.
+ * A device is open in a container or not at all, and a group is in one container or in none,
+ * however opens and moves of the group coincide.
  */
-RACE_TEST(open_racing_the_moves_of_the_group)
+TEST_F_TIMEOUT(race, open_racing_the_moves_of_the_group, TIMEOUT)
 {
 	struct vfio_pci_device *dev;
 	struct mover m[3] = { };
@@ -906,7 +866,7 @@ RACE_TEST(open_racing_the_moves_of_the_group)
 	unsigned int i;
 
 	/* Not in a slot, which would be reset at each open */
-	if (self->ret || pci_find(&want_mem, 1, bdf) < 0)
+	if (pci_find(&want_mem, 1, bdf) < 0)
 		SKIP(return, NO_VISITOR);
 
 	ASSERT_EQ(0, dev_prepare(bdf));
@@ -941,4 +901,8 @@ RACE_TEST(open_racing_the_moves_of_the_group)
 	iommu_close(&iommu[1]);
 }
 
-TEST_HARNESS_MAIN
+int main(int argc, char *argv[])
+{
+	named_devices_init(argc, argv);
+	return test_harness_run(argc, argv);
+}

@@ -18,33 +18,35 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <libvfio/memory.h>
+#include <libvfio/p2p.h>
+
 #include "../kselftest_harness.h"
-#include "vfio_util.h"
 
 #define TIMEOUT		120
-#define RELEASE_TEST(name)	TEST_F_TIMEOUT(release, name, TIMEOUT)
-
-FIXTURE(release) {
-	struct p2p p;
-	void *bar;
-	int ret;
-};
-
-FIXTURE_SETUP(release)
-{
-	self->ret = p2p_open(&self->p, &want_mem);
-	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
-}
-
-FIXTURE_TEARDOWN(release)
-{
-	if (!self->ret)
-		p2p_close(&self->p);
-}
 
 #define NO_DEVICES	NEEDS("an edu device and one with memory")
 #define NO_PEERS	NEEDS("an edu device and two with memory")
 #define NO_CONTAINERS	NEEDS("two edu devices and one with memory")
+
+FIXTURE(release) {
+	struct p2p p;
+	void *bar;
+};
+
+FIXTURE_SETUP(release)
+{
+	int ret = p2p_open(&self->p, &want_mem);
+
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	if (ret)
+		SKIP(return, NO_DEVICES);
+}
+
+FIXTURE_TEARDOWN(release)
+{
+	p2p_close(&self->p);
+}
 
 /* Open B and map the first @size bytes of its BAR at IOVA_BAR */
 static void *map_peer(struct __test_metadata *_metadata, struct p2p *p, size_t size)
@@ -59,14 +61,14 @@ static void *map_peer(struct __test_metadata *_metadata, struct p2p *p, size_t s
 	return bar;
 }
 
-static void expect_mapped(struct __test_metadata *_metadata, struct p2p *p, uint64_t iova,
+static void expect_mapped(struct __test_metadata *_metadata, struct p2p *p, u64 iova,
 			  size_t offset)
 {
 	EXPECT_TRUE(iommu_maps(p->bdf_a, iova, p->phys + offset));
 	EXPECT_EQ(1, p2p_lands(p, iova, offset));
 }
 
-static void expect_no_dma(struct __test_metadata *_metadata, struct p2p *p, uint64_t iova,
+static void expect_no_dma(struct __test_metadata *_metadata, struct p2p *p, u64 iova,
 			  size_t size, size_t offset)
 {
 	/* The page tables first: DMA takes its time, which might hide a late removal */
@@ -76,7 +78,7 @@ static void expect_no_dma(struct __test_metadata *_metadata, struct p2p *p, uint
 }
 
 /* The memory is gone from the IOMMU.  The mapping is there until the user unmaps it */
-static void expect_gone(struct __test_metadata *_metadata, struct p2p *p, uint64_t iova,
+static void expect_gone(struct __test_metadata *_metadata, struct p2p *p, u64 iova,
 			size_t size, size_t offset)
 {
 	expect_no_dma(_metadata, p, iova, size, offset);
@@ -84,35 +86,9 @@ static void expect_gone(struct __test_metadata *_metadata, struct p2p *p, uint64
 	EXPECT_EQ(0, dma_unmap(p->iommu, iova, size));
 }
 
-/*
- * The same of a mapping that another process has made.  5.10 lets nobody but the
- * process that mapped unmap, whatever the memory.
- */
-static void expect_gone_of_another(struct __test_metadata *_metadata, struct p2p *p,
-				   uint64_t iova, size_t size)
+/* The last reference to go is the CPU's mapping of the BAR */
+TEST_F_TIMEOUT(release, close_then_munmap_removes_the_mapping, TIMEOUT)
 {
-	const uint64_t other = IOVA_SCRATCH + SZ_1M;
-	int status;
-	pid_t pid;
-
-	expect_no_dma(_metadata, p, iova, size, 0);
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid)
-		_exit(!!dma_map(p->iommu, other, p->scratch, SZ_4K, DMA_RW));
-	ASSERT_EQ(pid, waitpid(pid, &status, 0));
-	ASSERT_EQ(0, status);
-	EXPECT_EQ(dma_unmap(p->iommu, other, SZ_4K) ? size : 0,
-		  dma_unmap(p->iommu, iova, size));
-	EXPECT_EQ(0, dma_unmap(p->iommu, iova, size));
-}
-
-/* D3: the last reference to go is the CPU's mapping of the BAR */
-RELEASE_TEST(close_then_munmap_removes_the_mapping)
-{
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	self->bar = map_peer(_metadata, &self->p, SZ_1M);
 	expect_mapped(_metadata, &self->p, IOVA_BAR + SZ_64K, SZ_64K);
 
@@ -124,12 +100,9 @@ RELEASE_TEST(close_then_munmap_removes_the_mapping)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_1M, 0);
 }
 
-/* D3: the last reference to go is the file descriptor */
-RELEASE_TEST(munmap_then_close_removes_the_mapping)
+/* The last reference to go is the file descriptor */
+TEST_F_TIMEOUT(release, munmap_then_close_removes_the_mapping, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	self->bar = map_peer(_metadata, &self->p, SZ_1M);
 
 	munmap(self->bar, SZ_1M);
@@ -140,13 +113,10 @@ RELEASE_TEST(munmap_then_close_removes_the_mapping)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_1M, 0);
 }
 
-/* C2: only the last of several opens and duplicates counts */
-RELEASE_TEST(mapping_stays_until_the_last_open_is_closed)
+/* Only the last of several opens and duplicates counts */
+TEST_F_TIMEOUT(release, mapping_stays_until_the_last_open_is_closed, TIMEOUT)
 {
 	int second, dup_fd;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
 	second = dev_get_fd(self->p.b);
@@ -170,19 +140,20 @@ struct nic {
 
 FIXTURE(nic) {
 	struct nic nic;
-	int ret;
 };
 
 FIXTURE_SETUP(nic)
 {
-	self->ret = p2p_open(&self->nic.p, &want_e1000e);
-	ASSERT_TRUE(!self->ret || self->ret == -ENODEV);
+	int ret = p2p_open(&self->nic.p, &want_e1000e);
+
+	ASSERT_TRUE(!ret || ret == -ENODEV);
+	if (ret)
+		SKIP(return, NEEDS("an edu device and an e1000e"));
 }
 
 FIXTURE_TEARDOWN(nic)
 {
-	if (!self->ret)
-		p2p_close(&self->nic.p);
+	p2p_close(&self->nic.p);
 }
 
 static void *close_thread(void *arg)
@@ -194,16 +165,13 @@ static void *close_thread(void *arg)
 	return NULL;
 }
 
-/* C2: a close resets the function, which takes 100 ms and is announced to nobody */
+/* A close resets the function, which takes 100 ms and is announced to nobody */
 TEST_F_TIMEOUT(nic, removed_before_the_reset, TIMEOUT)
 {
 	struct p2p *p = &self->nic.p;
 	int ret, mapped = 0, gone = 0;
 	pthread_t thread;
 	void *bar;
-
-	if (self->ret)
-		SKIP(return, NEEDS("an edu device and an e1000e"));
 
 	/* Not p2p_open_peer(), whose window is larger than this BAR */
 	ASSERT_EQ(0, dev_open(&p->b, p->bdf_b, p->iommu));
@@ -228,12 +196,9 @@ TEST_F_TIMEOUT(nic, removed_before_the_reset, TIMEOUT)
 	EXPECT_LT(mapped, gone);
 }
 
-/* D3: a part of the CPU's mapping keeps the device open, and all of the DMA mapping */
-RELEASE_TEST(partial_munmap_keeps_the_mapping)
+/* A part of the CPU's mapping keeps the device open, and all of the DMA mapping */
+TEST_F_TIMEOUT(release, partial_munmap_keeps_the_mapping, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	self->bar = map_peer(_metadata, &self->p, SZ_1M);
 	dev_close(&self->p.b);
 
@@ -245,13 +210,10 @@ RELEASE_TEST(partial_munmap_keeps_the_mapping)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_1M, 0);
 }
 
-/* D3: a CPU mapping that was moved after the DMA mapping was made */
-RELEASE_TEST(mremap_keeps_the_mapping)
+/* A CPU mapping that was moved after the DMA mapping was made */
+TEST_F_TIMEOUT(release, mremap_keeps_the_mapping, TIMEOUT)
 {
 	void *moved;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
 	dev_close(&self->p.b);
@@ -266,15 +228,12 @@ RELEASE_TEST(mremap_keeps_the_mapping)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-/* D3: the IOVA is taken until it is unmapped, and works for something else then */
-RELEASE_TEST(iova_can_be_mapped_again)
+/* The IOVA is taken until it is unmapped, and works for something else then */
+TEST_F_TIMEOUT(release, iova_can_be_mapped_again, TIMEOUT)
 {
-	uint32_t *ram = ram_alloc(SZ_64K);
-	uint64_t phys;
+	u32 *ram = ram_alloc(SZ_64K);
+	u64 phys;
 	int ret;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	ASSERT_NE(NULL, ram);
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
@@ -291,14 +250,11 @@ RELEASE_TEST(iova_can_be_mapped_again)
 	EXPECT_EQ(SZ_64K, dma_unmap(self->p.iommu, IOVA_BAR, SZ_64K));
 }
 
-/* D3: a mapping counts against the container's limit until the user unmaps it */
-RELEASE_TEST(entry_limit_is_given_back)
+/* A mapping counts against the container's limit until the user unmaps it */
+TEST_F_TIMEOUT(release, entry_limit_is_given_back, TIMEOUT)
 {
-	int64_t before;
+	s64 before;
 	size_t i;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	before = dma_avail(self->p.iommu);
 	if (before < 0)
@@ -316,14 +272,11 @@ RELEASE_TEST(entry_limit_is_given_back)
 	EXPECT_EQ(before, dma_avail(self->p.iommu));
 }
 
-/* D3, D4: RAM beside device memory stays pinned and mapped */
-RELEASE_TEST(ram_beside_a_bar_stays)
+/* RAM beside device memory stays pinned and mapped */
+TEST_F_TIMEOUT(release, ram_beside_a_bar_stays, TIMEOUT)
 {
 	long before, base = proc_locked_kb();
 	void *area, *bar;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 
@@ -339,15 +292,15 @@ RELEASE_TEST(ram_beside_a_bar_stays)
 	EXPECT_EQ(before + 128, proc_locked_kb());
 	expect_mapped(_metadata, &self->p, IOVA_BAR + SZ_64K, 0);
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_64K, 0x600d));
-	EXPECT_EQ(0x600d, *(uint32_t *)(area + 2 * SZ_64K));
+	EXPECT_EQ(0x600d, *(u32 *)(area + 2 * SZ_64K));
 
 	p2p_release(&self->p, bar, SZ_64K);
 
 	EXPECT_EQ(before + 128, proc_locked_kb());
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR, 0x600d));
-	EXPECT_EQ(0x600d, *(uint32_t *)area);
+	EXPECT_EQ(0x600d, *(u32 *)area);
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_64K, 0x900d));
-	EXPECT_EQ(0x900d, *(uint32_t *)(area + 2 * SZ_64K));
+	EXPECT_EQ(0x900d, *(u32 *)(area + 2 * SZ_64K));
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + SZ_64K, NULL));
 	EXPECT_EQ(0, p2p_lands(&self->p, IOVA_BAR + SZ_64K, 0));
 
@@ -357,17 +310,14 @@ RELEASE_TEST(ram_beside_a_bar_stays)
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + 2 * SZ_64K, NULL));
 }
 
-/* D4, D7: RAM and device memory, page by page in turn */
-RELEASE_TEST(many_ranges_in_one_mapping_go_together)
+/* RAM and device memory, page by page in turn */
+TEST_F_TIMEOUT(release, many_ranges_in_one_mapping_go_together, TIMEOUT)
 {
 	const int pages = 16;
-	int64_t avail;
+	s64 avail;
 	long before;
 	void *area;
 	int i;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	avail = dma_avail(self->p.iommu);
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
@@ -391,7 +341,7 @@ RELEASE_TEST(many_ranges_in_one_mapping_go_together)
 				       self->p.phys + i * SZ_4K));
 	expect_mapped(_metadata, &self->p, IOVA_BAR + 3 * SZ_4K, 3 * SZ_4K);
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_4K, 0x600d));
-	EXPECT_EQ(0x600d, *(uint32_t *)(area + 2 * SZ_4K));
+	EXPECT_EQ(0x600d, *(u32 *)(area + 2 * SZ_4K));
 
 	for (i = 1; i < pages; i += 2)
 		munmap(area + i * SZ_4K, SZ_4K);
@@ -400,7 +350,7 @@ RELEASE_TEST(many_ranges_in_one_mapping_go_together)
 		EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + i * SZ_4K, NULL));
 	EXPECT_EQ(before + pages * 2, proc_locked_kb());
 	EXPECT_EQ(0, p2p_store(&self->p, IOVA_BAR + 2 * SZ_4K, 0x900d));
-	EXPECT_EQ(0x900d, *(uint32_t *)(area + 2 * SZ_4K));
+	EXPECT_EQ(0x900d, *(u32 *)(area + 2 * SZ_4K));
 
 	EXPECT_EQ(pages * SZ_4K, dma_unmap(self->p.iommu, IOVA_BAR, pages * SZ_4K));
 	EXPECT_EQ(before, proc_locked_kb());
@@ -409,12 +359,9 @@ RELEASE_TEST(many_ranges_in_one_mapping_go_together)
 		EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR + i * SZ_4K, NULL));
 }
 
-/* D3: while the container keeps a record of the pages that DMA may have written */
-RELEASE_TEST(release_while_dirty_pages_are_tracked)
+/* While the container keeps a record of the pages that DMA may have written */
+TEST_F_TIMEOUT(release, release_while_dirty_pages_are_tracked, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
 	if (dma_track_dirty(self->p.iommu, true))
 		SKIP(return, "the container cannot track dirty pages");
@@ -427,15 +374,13 @@ RELEASE_TEST(release_while_dirty_pages_are_tracked)
 	EXPECT_EQ(0, dma_track_dirty(self->p.iommu, false));
 }
 
-/* D3: one request unmaps all there is, and leaves the release nothing to do */
-RELEASE_TEST(unmap_of_everything_takes_device_memory_too)
+/* One request unmaps all there is, and leaves the release nothing to do */
+TEST_F_TIMEOUT(release, unmap_of_everything_takes_device_memory_too, TIMEOUT)
 {
 	struct dma_region region = { .iova = IOVA_BAR, .size = SZ_64K };
-	int64_t avail;
+	s64 avail;
 	u64 unmapped;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 	if (!dma_has(self->p.iommu, VFIO_UNMAP_ALL))
 		SKIP(return, "the container cannot unmap everything at once");
 
@@ -464,15 +409,13 @@ RELEASE_TEST(unmap_of_everything_takes_device_memory_too)
 }
 
 /*
- * D3: a process that replaces itself has its mappings stay while it has no address for
- * them, and gives them one again afterwards.
+ * A process that replaces itself has its mappings stay while it has no address for them, and
+ * gives them one again afterwards.
  */
-RELEASE_TEST(release_after_the_mapping_got_another_address)
+TEST_F_TIMEOUT(release, release_after_the_mapping_got_another_address, TIMEOUT)
 {
 	void *other;
 
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 	if (!dma_has(self->p.iommu, VFIO_UPDATE_VADDR))
 		SKIP(return, "the container cannot give a mapping another address");
 
@@ -493,11 +436,9 @@ RELEASE_TEST(release_after_the_mapping_got_another_address)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-/* D3: and while it has none */
-RELEASE_TEST(release_while_the_mapping_has_no_address)
+/* And while it has none */
+TEST_F_TIMEOUT(release, release_while_the_mapping_has_no_address, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 	if (!dma_has(self->p.iommu, VFIO_UPDATE_VADDR))
 		SKIP(return, "the container cannot give a mapping another address");
 
@@ -513,12 +454,9 @@ RELEASE_TEST(release_while_the_mapping_has_no_address)
 	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->p.scratch, SZ_4K, DMA_RW));
 }
 
-/* D3: the first version of the interface differs in what may be unmapped only */
-RELEASE_TEST(release_with_the_first_version_of_the_interface)
+/* The first version of the interface differs in what may be unmapped only */
+TEST_F_TIMEOUT(release, release_with_the_first_version_of_the_interface, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	p2p_close(&self->p);
 	ASSERT_EQ(0, p2p_open_mode(&self->p, &want_mem, MODE_VFIO_TYPE1_IOMMU));
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
@@ -528,18 +466,15 @@ RELEASE_TEST(release_with_the_first_version_of_the_interface)
 	EXPECT_EQ(0, dma_map(self->p.iommu, IOVA_BAR, self->p.scratch, SZ_4K, DMA_RW));
 }
 
-/* D3: what does not hold a page of the device is left alone */
-RELEASE_TEST(other_mappings_stay)
+/* What does not hold a page of the device is left alone */
+TEST_F_TIMEOUT(release, other_mappings_stay, TIMEOUT)
 {
 	struct vfio_pci_device *other;
 	char bdf[BDF_LEN];
 	void *other_bar;
-	uint32_t *ram;
-	uint64_t phys;
+	u32 *ram;
+	u64 phys;
 	int index;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	index = pci_find(&want_mem, 1, bdf);
 	if (index < 0)
@@ -571,14 +506,11 @@ RELEASE_TEST(other_mappings_stay)
 	dev_close(&other);
 }
 
-/* D3: a device may be in any number of mappings */
-RELEASE_TEST(every_mapping_of_the_device_goes)
+/* A device may be in any number of mappings */
+TEST_F_TIMEOUT(release, every_mapping_of_the_device_goes, TIMEOUT)
 {
 	int left = 0;
 	size_t i;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	self->bar = map_peer(_metadata, &self->p, SZ_1M);
 	for (i = 1; i < 32; i++)
@@ -595,13 +527,10 @@ RELEASE_TEST(every_mapping_of_the_device_goes)
 	EXPECT_EQ(0, left);
 }
 
-/* D3: a released device can be opened and mapped again, with the same result */
-RELEASE_TEST(reopened_device_is_tracked_again)
+/* A released device can be opened and mapped again, with the same result */
+TEST_F_TIMEOUT(release, reopened_device_is_tracked_again, TIMEOUT)
 {
 	int i;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	for (i = 0; i < 3; i++) {
 		self->bar = map_peer(_metadata, &self->p, SZ_64K);
@@ -611,13 +540,10 @@ RELEASE_TEST(reopened_device_is_tracked_again)
 	}
 }
 
-/* D10: what the kernel keeps of a device that is not mapped any more, it lets go in time */
-RELEASE_TEST(mapping_after_a_long_pause_is_tracked)
+/* What the kernel keeps of a device that is not mapped any more, it lets go in time */
+TEST_F_TIMEOUT(release, mapping_after_a_long_pause_is_tracked, TIMEOUT)
 {
 	int i;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
 	for (i = 0; i < 3; i++) {
@@ -631,13 +557,10 @@ RELEASE_TEST(mapping_after_a_long_pause_is_tracked)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-/* D3: unmapping by the user comes first, there is nothing left to remove */
-RELEASE_TEST(unmap_before_release_works_as_ever)
+/* Unmapping by the user comes first, there is nothing left to remove */
+TEST_F_TIMEOUT(release, unmap_before_release_works_as_ever, TIMEOUT)
 {
-	int64_t before;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
+	s64 before;
 
 	before = dma_avail(self->p.iommu);
 	self->bar = map_peer(_metadata, &self->p, SZ_1M);
@@ -654,12 +577,9 @@ RELEASE_TEST(unmap_before_release_works_as_ever)
 	EXPECT_EQ(before, dma_avail(self->p.iommu));
 }
 
-/* C3: the group of a mapped device stays in its container until the device is closed */
-RELEASE_TEST(group_cannot_leave_its_container_while_mapped)
+/* The group of a mapped device stays in its container until the device is closed */
+TEST_F_TIMEOUT(release, group_cannot_leave_its_container_while_mapped, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
-
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
 	EXPECT_EQ(-EBUSY, group_detach(self->p.b));
 
@@ -725,14 +645,11 @@ static int hold_peer(struct p2p *p, struct holder *h)
 	return read(h->ready, &c, 1) == 1 ? 0 : -ECHILD;
 }
 
-/* D3, E9: the process that has the device exits, somebody else has the container */
-RELEASE_TEST(exit_removes_the_mapping)
+/* The process that has the device exits, somebody else has the container */
+TEST_F_TIMEOUT(release, exit_removes_the_mapping, TIMEOUT)
 {
 	struct holder h;
 	int status;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	ASSERT_EQ(0, hold_peer(&self->p, &h));
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
@@ -740,34 +657,28 @@ RELEASE_TEST(exit_removes_the_mapping)
 	close(h.quit);
 	ASSERT_EQ(h.pid, waitpid(h.pid, &status, 0));
 	EXPECT_EQ(0, status);
-	expect_gone_of_another(_metadata, &self->p, IOVA_BAR, SZ_64K);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-/* D3, E9: nobody has to cooperate */
-RELEASE_TEST(sigkill_removes_the_mapping)
+/* Nobody has to cooperate */
+TEST_F_TIMEOUT(release, sigkill_removes_the_mapping, TIMEOUT)
 {
 	struct holder h;
 	int status;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	ASSERT_EQ(0, hold_peer(&self->p, &h));
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
 	kill(h.pid, SIGKILL);
 	ASSERT_EQ(h.pid, waitpid(h.pid, &status, 0));
-	expect_gone_of_another(_metadata, &self->p, IOVA_BAR, SZ_64K);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-/* E9: the mapper is gone, its mapping and the device it does not have are not */
-RELEASE_TEST(exit_of_the_mapper_alone_keeps_the_mapping)
+/* The mapper is gone, its mapping and the device it does not have are not */
+TEST_F_TIMEOUT(release, exit_of_the_mapper_alone_keeps_the_mapping, TIMEOUT)
 {
 	int status;
 	pid_t pid;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	self->bar = p2p_bar(&self->p, 0, SZ_64K);
@@ -782,18 +693,15 @@ RELEASE_TEST(exit_of_the_mapper_alone_keeps_the_mapping)
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
 	p2p_release(&self->p, self->bar, SZ_64K);
-	expect_gone_of_another(_metadata, &self->p, IOVA_BAR, SZ_64K);
+	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-/* E9: a forked child's copy of the CPU's mapping keeps the device open */
-RELEASE_TEST(forked_child_holds_the_device_open)
+/* A forked child's copy of the CPU's mapping keeps the device open */
+TEST_F_TIMEOUT(release, forked_child_holds_the_device_open, TIMEOUT)
 {
 	int quit[2], status;
 	pid_t pid;
 	char c;
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	self->bar = map_peer(_metadata, &self->p, SZ_64K);
 	ASSERT_EQ(0, pipe(quit));
@@ -842,13 +750,10 @@ static int send_fd(int sock, int fd)
 	return sendmsg(sock, &msg, 0) == 1 ? 0 : -errno;
 }
 
-/* E9: the last reference is a file descriptor in flight, and is never received */
-RELEASE_TEST(fd_in_flight_holds_the_device_open)
+/* The last reference is a file descriptor in flight, and is never received */
+TEST_F_TIMEOUT(release, fd_in_flight_holds_the_device_open, TIMEOUT)
 {
 	int sv[2];
-
-	if (self->ret)
-		SKIP(return, NO_DEVICES);
 
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sv))
 		SKIP(return, "no unix sockets");
@@ -864,15 +769,12 @@ RELEASE_TEST(fd_in_flight_holds_the_device_open)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-/*
- * D4: two devices in one mapping, the closing of either of which leaves the other
- */
+/* Two devices in one mapping, the closing of either of which leaves the other */
 FIXTURE(two_devices) {
 	struct p2p p;
 	struct vfio_pci_device *c;
 	char bdf_c[BDF_LEN];
 	void *area;
-	int ret;
 };
 
 FIXTURE_VARIANT(two_devices) {
@@ -887,9 +789,8 @@ FIXTURE_SETUP(two_devices)
 	int index;
 
 	index = pci_find(&want_mem, 1, self->bdf_c);
-	self->ret = index < 0 ? index : p2p_open(&self->p, &want_mem);
-	if (self->ret)
-		return;
+	if (index < 0 || p2p_open(&self->p, &want_mem))
+		SKIP(return, NO_PEERS);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	ASSERT_EQ(0, dev_open(&self->c, self->bdf_c, self->p.iommu));
@@ -904,23 +805,18 @@ FIXTURE_SETUP(two_devices)
 
 FIXTURE_TEARDOWN(two_devices)
 {
-	if (self->ret)
-		return;
 	dev_close(&self->c);
 	p2p_close(&self->p);
 }
 
-/* D4, E3: every device in a mapping counts */
+/* Every device in a mapping counts */
 TEST_F_TIMEOUT(two_devices, either_release_leaves_the_other, TIMEOUT)
 {
 	struct vfio_pci_device **dev = variant->first ? &self->p.b : &self->c;
 	void *bar = variant->first ? self->area : self->area + SZ_64K;
 	void *rest = variant->first ? self->area + SZ_64K : self->area;
-	uint64_t gone = variant->first ? IOVA_BAR : IOVA_BAR + SZ_64K;
-	uint64_t left = variant->first ? IOVA_BAR + SZ_64K : IOVA_BAR;
-
-	if (self->ret)
-		SKIP(return, NO_PEERS);
+	u64 gone = variant->first ? IOVA_BAR : IOVA_BAR + SZ_64K;
+	u64 left = variant->first ? IOVA_BAR + SZ_64K : IOVA_BAR;
 
 	EXPECT_NE(0, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 	EXPECT_NE(0, iommu_lookup(self->p.bdf_a, IOVA_BAR + SZ_64K, NULL));
@@ -944,8 +840,8 @@ TEST_F_TIMEOUT(two_devices, either_release_leaves_the_other, TIMEOUT)
 }
 
 /*
- * D5: device B is in a container of its own, together with another edu, D.  Its
- * memory is mapped there and in the container of device A.
+ * Device B is in a container of its own, together with another edu, D.  Its memory is mapped
+ * there and in the container of device A.
  */
 FIXTURE(two_containers) {
 	struct p2p p;
@@ -953,16 +849,12 @@ FIXTURE(two_containers) {
 	char bdf_d[BDF_LEN];
 	struct iommu *iommu;
 	void *bar;
-	int ret;
 };
 
 FIXTURE_SETUP(two_containers)
 {
-	self->ret = pci_find(&want_edu, 1, self->bdf_d);
-	if (self->ret >= 0)
-		self->ret = p2p_open(&self->p, &want_mem);
-	if (self->ret)
-		return;
+	if (pci_find(&want_edu, 1, self->bdf_d) < 0 || p2p_open(&self->p, &want_mem))
+		SKIP(return, NO_CONTAINERS);
 
 	self->iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	ASSERT_EQ(0, dev_open(&self->d, self->bdf_d, self->iommu));
@@ -975,19 +867,14 @@ FIXTURE_SETUP(two_containers)
 
 FIXTURE_TEARDOWN(two_containers)
 {
-	if (self->ret)
-		return;
 	dev_close(&self->d);
 	iommu_close(&self->iommu);
 	p2p_close(&self->p);
 }
 
-/* D5: the mapping of a device is found in every container */
+/* The mapping of a device is found in every container */
 TEST_F_TIMEOUT(two_containers, release_reaches_every_container, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_CONTAINERS);
-
 	EXPECT_NE(0, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 
@@ -998,12 +885,9 @@ TEST_F_TIMEOUT(two_containers, release_reaches_every_container, TIMEOUT)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-/* E4: the mapper's container goes first, the device after it */
+/* The mapper's container goes first, the device after it */
 TEST_F_TIMEOUT(two_containers, mappers_container_closed_before_the_device, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_CONTAINERS);
-
 	p2p_close_mapper(&self->p);
 	EXPECT_NE(0, iommu_lookup(self->bdf_d, IOVA_BAR, NULL));
 
@@ -1012,12 +896,9 @@ TEST_F_TIMEOUT(two_containers, mappers_container_closed_before_the_device, TIMEO
 	EXPECT_EQ(SZ_64K, dma_unmap(self->iommu, IOVA_BAR, SZ_64K));
 }
 
-/* E4: the device goes first, then its container, then the mapper's */
+/* The device goes first, then its container, then the mapper's */
 TEST_F_TIMEOUT(two_containers, devices_container_closed_before_the_mappers, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_CONTAINERS);
-
 	p2p_release(&self->p, self->bar, SZ_64K);
 	dev_close(&self->d);
 	iommu_close(&self->iommu);
@@ -1025,12 +906,9 @@ TEST_F_TIMEOUT(two_containers, devices_container_closed_before_the_mappers, TIME
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-/* E4: all groups leave the mapper's container, which stays open */
+/* All groups leave the mapper's container, which stays open */
 TEST_F_TIMEOUT(two_containers, mappers_group_leaves_before_the_device, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_CONTAINERS);
-
 	dev_close_fd(self->p.a);
 	ASSERT_EQ(0, group_detach(self->p.a));
 
@@ -1045,12 +923,9 @@ TEST_F_TIMEOUT(two_containers, mappers_group_leaves_before_the_device, TIMEOUT)
 	EXPECT_NE(1, iommu_lookup(self->p.bdf_a, IOVA_BAR, NULL));
 }
 
-/* D5: a device's memory may be mapped in a container it has left for good */
+/* A device's memory may be mapped in a container it has left for good */
 TEST_F_TIMEOUT(two_containers, device_moves_to_the_other_container, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_CONTAINERS);
-
 	p2p_release(&self->p, self->bar, SZ_64K);
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	self->bar = p2p_bar(&self->p, 0, SZ_64K);
@@ -1066,12 +941,9 @@ TEST_F_TIMEOUT(two_containers, device_moves_to_the_other_container, TIMEOUT)
 	expect_gone(_metadata, &self->p, IOVA_BAR, SZ_64K, 0);
 }
 
-/* D3, D7: a group that joins the container later has the mapping, until the release */
+/* A group that joins the container later has the mapping, until the release */
 TEST_F_TIMEOUT(two_containers, release_reaches_a_group_that_joined_later, TIMEOUT)
 {
-	if (self->ret)
-		SKIP(return, NO_CONTAINERS);
-
 	dev_close(&self->d);
 	ASSERT_EQ(0, dev_open(&self->d, self->bdf_d, self->p.iommu));
 	EXPECT_TRUE(iommu_maps(self->bdf_d, IOVA_BAR, self->p.phys));
@@ -1085,15 +957,14 @@ TEST_F_TIMEOUT(two_containers, release_reaches_a_group_that_joined_later, TIMEOU
 }
 
 /*
- * D5: device B is opened in one of the ways that there are, and its memory is mapped in
- * the container of device A.
+ * Device B is opened in one of the ways that there are, and its memory is mapped in the
+ * container of device A.
  */
 FIXTURE(opened) {
 	struct p2p p;
 	struct iommu *iommu;
 	struct vfio_pci_device *b;
 	struct dma_region region;
-	const char *missing;
 };
 
 FIXTURE_VARIANT(opened) {
@@ -1107,19 +978,18 @@ FIXTURE_VARIANT_ADD(opened, cdev) { .mode = MODE_IOMMUFD };
 
 FIXTURE_SETUP(opened)
 {
+	const char *missing;
 	int ret;
 
 	ret = p2p_open(&self->p, &want_mem);
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	if (ret) {
-		self->missing = NO_DEVICES;
-		return;
-	}
+	if (ret)
+		SKIP(return, NO_DEVICES);
 
 	ASSERT_EQ(0, dev_prepare(self->p.bdf_b));
-	self->missing = mode_is_missing(variant->mode, self->p.bdf_b);
-	if (self->missing)
-		return;
+	missing = mode_is_missing(variant->mode, self->p.bdf_b);
+	if (missing)
+		SKIP(return, "%s", missing);
 
 	self->iommu = iommu_init(variant->mode);
 	self->b = vfio_pci_device_init(self->p.bdf_b, self->iommu);
@@ -1151,26 +1021,20 @@ static void expect_region_gone(struct __test_metadata *_metadata, struct p2p *p,
 	EXPECT_EQ(region->size, unmapped);
 }
 
-/* D3, D5: however a device was opened, its mappings end with it */
+/* However a device was opened, its mappings end with it */
 TEST_F_TIMEOUT(opened, cleanup_removes_the_mapping, TIMEOUT)
 {
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
-
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 	vfio_pci_device_cleanup(self->b);
 	self->b = NULL;
 	expect_region_gone(_metadata, &self->p, &self->region);
 }
 
-/* C2, D3: and with the last reference to it, which may be a mmap or one more fd */
+/* And with the last reference to it, which may be a mmap or one more fd */
 TEST_F_TIMEOUT(opened, the_last_reference_counts, TIMEOUT)
 {
 	void *bar;
 	int fd;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	fd = dup(self->b->fd);
 	ASSERT_LE(0, fd);
@@ -1186,12 +1050,9 @@ TEST_F_TIMEOUT(opened, the_last_reference_counts, TIMEOUT)
 	expect_region_gone(_metadata, &self->p, &self->region);
 }
 
-/* E4: what the device was opened in is closed before the device */
+/* What the device was opened in is closed before the device */
 TEST_F_TIMEOUT(opened, iommu_closed_before_the_device, TIMEOUT)
 {
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
-
 	iommu_close(&self->iommu);
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 	vfio_pci_device_cleanup(self->b);
@@ -1199,12 +1060,9 @@ TEST_F_TIMEOUT(opened, iommu_closed_before_the_device, TIMEOUT)
 	expect_region_gone(_metadata, &self->p, &self->region);
 }
 
-/* A5, E11: memory that is disabled cannot be mapped, and is mapped again after that */
+/* Memory that is disabled cannot be mapped, and is mapped again after that */
 TEST_F_TIMEOUT(opened, disabled_memory_is_refused, TIMEOUT)
 {
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
-
 	ASSERT_EQ(0, __iommu_unmap(self->p.iommu, &self->region, NULL));
 	vfio_pci_cmd_clear(self->b, PCI_COMMAND_MEMORY);
 	EXPECT_EQ(-EFAULT, bus_read32(self->region.vaddr, NULL));
@@ -1215,4 +1073,8 @@ TEST_F_TIMEOUT(opened, disabled_memory_is_refused, TIMEOUT)
 	expect_mapped(_metadata, &self->p, IOVA_BAR, 0);
 }
 
-TEST_HARNESS_MAIN
+int main(int argc, char *argv[])
+{
+	named_devices_init(argc, argv);
+	return test_harness_run(argc, argv);
+}

@@ -15,12 +15,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <libvfio/memory.h>
+#include <libvfio/p2p.h>
+
 #include "../kselftest_harness.h"
-#include "vfio_util.h"
 
 #define TIMEOUT		120
-#define TRACE_TEST(name)	TEST_F_TIMEOUT(trace, name, TIMEOUT)
-#define VIEW_TEST(name)		TEST_F_TIMEOUT(view, name, TIMEOUT)
 
 #define NO_DEVICES	NEEDS("an edu device and one with memory")
 #define NO_CONTAINERS	NEEDS("two edu devices and one with memory")
@@ -141,39 +141,30 @@ FIXTURE(trace) {
 	struct iommu *iommu;
 	struct vfio_pci_device *d;
 	char bdf_d[BDF_LEN];
-	const char *missing;
-	bool tracing;
 };
 
 FIXTURE_SETUP(trace)
 {
 	int ret;
 
-	if (!tracing_dir()) {
-		self->missing = "this kernel has no trace events, or they are not mounted";
-		return;
-	}
+	if (!tracing_dir())
+		SKIP(return, "this kernel has no trace events, or they are not mounted");
 
 	ret = p2p_open(&self->p, &want_mem);
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	if (ret) {
-		self->missing = NO_DEVICES;
-		return;
-	}
+	if (ret)
+		SKIP(return, NO_DEVICES);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	ASSERT_EQ(0, trace_start());
-	self->tracing = true;
 }
 
 FIXTURE_TEARDOWN(trace)
 {
 	dev_close(&self->d);
 	iommu_close(&self->iommu);
-	if (self->p.iommu)
-		p2p_close(&self->p);
-	if (self->tracing)
-		trace_stop();
+	p2p_close(&self->p);
+	trace_stop();
 }
 
 static int open_d(struct p2p *p, struct vfio_pci_device **d, char *bdf, struct iommu **iommu)
@@ -185,8 +176,8 @@ static int open_d(struct p2p *p, struct vfio_pci_device **d, char *bdf, struct i
 	return dev_open(d, bdf, *iommu);
 }
 
-/* H1: a mapping, and the end of it by UNMAP_DMA */
-TRACE_TEST(map_and_unmap_are_traced)
+/* A mapping, and the end of it by UNMAP_DMA */
+TEST_F_TIMEOUT(trace, map_and_unmap_are_traced, TIMEOUT)
 {
 	static const struct {
 		u32 flags;
@@ -195,9 +186,6 @@ TRACE_TEST(map_and_unmap_are_traced)
 	unsigned long long container;
 	size_t i;
 	void *bar;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	bar = p2p_bar(&self->p, SZ_64K, SZ_1M - SZ_64K);
 	ASSERT_NE(NULL, bar);
@@ -221,15 +209,12 @@ TRACE_TEST(map_and_unmap_are_traced)
 	}
 }
 
-/* H1: the release of the device, for each range of a mapping that has RAM beside them */
-TRACE_TEST(release_is_traced_for_each_range)
+/* The release of the device, for each range of a mapping that has RAM beside them */
+TEST_F_TIMEOUT(trace, release_is_traced_for_each_range, TIMEOUT)
 {
 	unsigned long long container;
 	void *area;
 	int i;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	/* The BAR at every other of 64 KiB, and of the mapping two pages are left out */
 	area = mmap(NULL, 6 * SZ_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -270,16 +255,13 @@ TRACE_TEST(release_is_traced_for_each_range)
 	EXPECT_EQ(0, lines.count);
 }
 
-/* H1: what is of one device ends with that device, and not what is beside it */
-TRACE_TEST(release_of_one_of_two_devices_is_traced)
+/* What is of one device ends with that device, and not what is beside it */
+TEST_F_TIMEOUT(trace, release_of_one_of_two_devices_is_traced, TIMEOUT)
 {
 	unsigned long long container;
 	char bdf_c[BDF_LEN];
 	void *area;
 	int index;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	index = pci_find(&want_mem, 1, bdf_c);
 	if (index < 0)
@@ -313,15 +295,12 @@ TRACE_TEST(release_of_one_of_two_devices_is_traced)
 		    container, self->p.bdf_b, IOVA_BAR, SZ_64K);
 }
 
-/* H1: memory that goes and comes back, for a mapping of the user's that stays */
-TRACE_TEST(suspension_is_traced)
+/* Memory that goes and comes back, for a mapping of the user's that stays */
+TEST_F_TIMEOUT(trace, suspension_is_traced, TIMEOUT)
 {
 	unsigned long long container;
 	void *bar;
 	int i;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	bar = p2p_bar(&self->p, 0, SZ_64K);
 	ASSERT_NE(NULL, bar);
@@ -344,18 +323,16 @@ TRACE_TEST(suspension_is_traced)
 }
 
 /*
- * E13: what is mapped under the lock that a release waits for is what one page table holds,
- * for MAP_DMA and for a resume.  A page between IOVA and memory makes all entries small.
+ * What is mapped under the lock that a release waits for is what one page table holds, for
+ * MAP_DMA and for a resume.  A page between IOVA and memory makes all entries small.
  */
-TRACE_TEST(large_ranges_are_mapped_in_pieces)
+TEST_F_TIMEOUT(trace, large_ranges_are_mapped_in_pieces, TIMEOUT)
 {
 	unsigned long long size, sum;
 	const char *p;
 	int i, round;
 	void *bar;
 
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 	if (self->p.size < 2 * SZ_4M)
 		SKIP(return, "the memory is too small");
 
@@ -387,15 +364,13 @@ TRACE_TEST(large_ranges_are_mapped_in_pieces)
 	EXPECT_EQ(2 * SZ_4M, dma_unmap(self->p.iommu, IOVA_BAR + SZ_4K, 2 * SZ_4M));
 }
 
-/* H1: containers are told apart; a group that joins or leaves one changes nothing */
-TRACE_TEST(containers_are_told_apart)
+/* Containers are told apart; a group that joins or leaves one changes nothing */
+TEST_F_TIMEOUT(trace, containers_are_told_apart, TIMEOUT)
 {
 	unsigned long long container[2];
 	void *bar;
 	int i;
 
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 	if (open_d(&self->p, &self->d, self->bdf_d, &self->iommu))
 		SKIP(return, NO_CONTAINERS);
 
@@ -433,14 +408,11 @@ TRACE_TEST(containers_are_told_apart)
 		    container[0], self->p.bdf_b, IOVA_BAR, SZ_64K);
 }
 
-/* H1: memory of no vfio device, disabled memory, and a mmap that cannot be written */
-TRACE_TEST(refusal_is_traced)
+/* Memory of no vfio device, disabled memory, and a mmap that cannot be written */
+TEST_F_TIMEOUT(trace, refusal_is_traced, TIMEOUT)
 {
 	unsigned long long container;
 	void *bar;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	EXPECT_EQ(-EFAULT, dma_map(self->p.iommu, IOVA_BAR, self->p.window, SZ_64K, DMA_RW));
 	trace_read(_metadata);
@@ -479,13 +451,10 @@ TRACE_TEST(refusal_is_traced)
 		    container, self->p.bdf_b, IOVA_BAR, SZ_4K);
 }
 
-/* H1: nothing is said of ordinary memory, nor of requests that are wrong by themselves */
-TRACE_TEST(other_memory_is_not_traced)
+/* Nothing is said of ordinary memory, nor of requests that are wrong by themselves */
+TEST_F_TIMEOUT(trace, other_memory_is_not_traced, TIMEOUT)
 {
 	void *area;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	area = mmap(NULL, 2 * SZ_64K, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, area);
@@ -521,7 +490,7 @@ struct mapper {
 	pthread_t thread;
 	struct iommu *iommu;
 	void *bar;
-	uint64_t iova;		/* Of the first slot */
+	u64 iova;		/* Of the first slot */
 	bool tidy;		/* Unmaps the rest, too */
 	int error;
 };
@@ -530,8 +499,8 @@ struct mapper {
 static void *map_until_refused(void *arg)
 {
 	struct mapper *m = arg;
-	uint64_t iova;
-	int64_t ret;
+	u64 iova;
+	s64 ret;
 	int i;
 
 	for (i = 0; ; i++) {
@@ -587,15 +556,12 @@ static void expect_turns(struct __test_metadata *_metadata, int *drops)
 	}
 }
 
-/* H1: each mapping is reported once, and so is its end, whichever comes first */
-TRACE_TEST(each_map_has_one_end)
+/* Each mapping is reported once, and so is its end, whichever comes first */
+TEST_F_TIMEOUT(trace, each_map_has_one_end, TIMEOUT)
 {
 	int i, round, drops = 0, events = 0;
 	struct mapper m[MAPPERS];
 	void *bar;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	for (round = 0; round < 20; round++) {
 		if (!self->p.b)
@@ -639,7 +605,6 @@ FIXTURE(view) {
 	struct iommu *iommu;
 	struct vfio_pci_device *d;
 	char bdf_d[BDF_LEN];
-	const char *missing;
 };
 
 FIXTURE_SETUP(view)
@@ -648,28 +613,23 @@ FIXTURE_SETUP(view)
 
 	ret = p2p_open(&self->p, &want_mem);
 	ASSERT_TRUE(!ret || ret == -ENODEV);
-	if (ret) {
-		self->missing = NO_DEVICES;
-		return;
-	}
+	if (ret)
+		SKIP(return, NO_DEVICES);
 
-	if (access("/sys/kernel/debug/vfio", F_OK)) {
-		self->missing = "this kernel has nothing of vfio in debugfs";
-		return;
-	}
+	if (access("/sys/kernel/debug/vfio", F_OK))
+		SKIP(return, "this kernel has nothing of vfio in debugfs");
 
 	ret = open_d(&self->p, &self->d, self->bdf_d, &self->iommu);
 	ASSERT_TRUE(!ret || ret == -ENODEV);
 	if (ret)
-		self->missing = NO_CONTAINERS;
+		SKIP(return, NO_CONTAINERS);
 }
 
 FIXTURE_TEARDOWN(view)
 {
 	dev_close(&self->d);
 	iommu_close(&self->iommu);
-	if (self->p.iommu)
-		p2p_close(&self->p);
+	p2p_close(&self->p);
 }
 
 static void view_read(struct __test_metadata *_metadata)
@@ -677,14 +637,11 @@ static void view_read(struct __test_metadata *_metadata)
 	lines_read(_metadata, &lines, VIEW, SIZE_MAX / 2);
 }
 
-/* H2: device memory and nothing else, while it is mapped, in every container */
-VIEW_TEST(view_shows_what_is_mapped)
+/* Device memory and nothing else, while it is mapped, in every container */
+TEST_F_TIMEOUT(view, view_shows_what_is_mapped, TIMEOUT)
 {
 	unsigned long long container[2];
 	void *area;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	view_read(_metadata);
@@ -748,16 +705,13 @@ VIEW_TEST(view_shows_what_is_mapped)
 	EXPECT_EQ(0, lines.count);
 }
 
-/* H2: more than fits into one read, or into the kernel's first buffer */
-VIEW_TEST(view_shows_thousands_of_ranges)
+/* More than fits into one read, or into the kernel's first buffer */
+TEST_F_TIMEOUT(view, view_shows_thousands_of_ranges, TIMEOUT)
 {
 	const int count = 2000;
 	unsigned long long container;
 	void *bar;
 	int i;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	ASSERT_EQ(0, p2p_open_peer(&self->p));
 	bar = p2p_bar(&self->p, 0, SZ_64K);
@@ -812,15 +766,12 @@ static void *reader(void *arg)
 	return NULL;
 }
 
-/* H2, E4: the file is read while containers and devices come and go */
-VIEW_TEST(view_is_read_while_all_of_it_goes)
+/* The file is read while containers and devices come and go */
+TEST_F_TIMEOUT(view, view_is_read_while_all_of_it_goes, TIMEOUT)
 {
 	struct readers r = { .bdf = self->p.bdf_b };
 	int i, round, rounds = 60;
 	void *bar;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	while (r.running < ARRAY_SIZE(r.thread))
 		ASSERT_EQ(0, pthread_create(&r.thread[r.running++], NULL, reader, &r));
@@ -869,7 +820,7 @@ struct slow_map {
 	struct iommu *iommu;
 	void *area;
 	size_t size;
-	uint64_t took;
+	u64 took;
 };
 
 #define PIECE		SZ_32M
@@ -880,7 +831,7 @@ struct slow_map {
 static void *slow_map(void *arg)
 {
 	struct slow_map *s = arg;
-	uint64_t start = now_us();
+	u64 start = now_us();
 
 	if (!dma_map(s->iommu, IOVA_SLOW, s->area, s->size, DMA_RO)) {
 		__atomic_store_n(&s->took, now_us() - start, __ATOMIC_RELAXED);
@@ -892,21 +843,18 @@ static void *slow_map(void *arg)
 }
 
 /*
- * H2: a reader does not wait for a container in which somebody is mapping memory, and
- * nobody for the reader: containers end and are made.
+ * A reader does not wait for a container in which somebody is mapping memory, and nobody for
+ * the reader: containers end and are made.
  */
-VIEW_TEST(nobody_waits_for_a_reader)
+TEST_F_TIMEOUT(view, nobody_waits_for_a_reader, TIMEOUT)
 {
 	struct slow_map s = { .iommu = self->p.iommu };
 	const size_t most = 4UL * SZ_1G;
-	uint64_t start, took = 0;
+	u64 start, took = 0;
 	pthread_t map;
 	size_t offset;
 	long kb;
 	int fd;
-
-	if (self->missing)
-		SKIP(return, "%s", self->missing);
 
 	fd = memfd_create("piece", MFD_CLOEXEC);
 	ASSERT_LE(0, fd);
@@ -955,4 +903,8 @@ VIEW_TEST(nobody_waits_for_a_reader)
 	       (unsigned long long)s.took / 1000);
 }
 
-TEST_HARNESS_MAIN
+int main(int argc, char *argv[])
+{
+	named_devices_init(argc, argv);
+	return test_harness_run(argc, argv);
+}

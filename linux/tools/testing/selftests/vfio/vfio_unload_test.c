@@ -16,15 +16,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <libvfio/p2p.h>
+
 #include "../kselftest_harness.h"
-#include "vfio_util.h"
 
 #define MODULES		"/modules"
 #define VIEW		"/sys/kernel/debug/vfio/type1_device_memory"
 #define MAX_MODULES	16
 
-#define TIMEOUT			120
-#define UNLOAD_TEST(name)	TEST_F_TIMEOUT(unload, name, TIMEOUT)
+#define TIMEOUT		120
 
 /* Nothing but a time that is enough for an emulator with other things to do */
 FIXTURE(unload) {
@@ -32,6 +32,10 @@ FIXTURE(unload) {
 
 FIXTURE_SETUP(unload)
 {
+	char bdf[BDF_LEN];
+
+	if (pci_find(&want_edu, 0, bdf) < 0 || pci_find(&want_mem, 0, bdf) < 0)
+		SKIP(return, NEEDS("an edu device and one with memory"));
 }
 
 FIXTURE_TEARDOWN(unload)
@@ -113,15 +117,11 @@ static void use_devices(struct __test_metadata *_metadata, int round)
 	iommu_close(&iommu);
 }
 
-/* E8, E12: nothing that belongs to the modules runs, or is left, after they are gone */
-UNLOAD_TEST(modules_unload_as_soon_as_everything_is_closed)
+/* Nothing that belongs to the modules runs, or is left, after they are gone */
+TEST_F_TIMEOUT(unload, modules_unload_as_soon_as_everything_is_closed, TIMEOUT)
 {
 	int i, round, rounds = 6;
 	struct modules m;
-	char bdf[BDF_LEN];
-
-	if (pci_find(&want_edu, 0, bdf) < 0 || pci_find(&want_mem, 0, bdf) < 0)
-		SKIP(return, NEEDS("an edu device and one with memory"));
 
 	if (!modules_read(&m)) {
 		snprintf(m.file[0], sizeof(m.file[0]), "vfio_iommu_type1");
@@ -185,17 +185,14 @@ static void *open_and_read(void *arg)
 	return NULL;
 }
 
-/* H2, E8: the file in debugfs keeps the module while it is open, and not after */
-UNLOAD_TEST(module_unloads_when_the_view_is_closed)
+/* The file in debugfs keeps the module while it is open, and not after */
+TEST_F_TIMEOUT(unload, module_unloads_when_the_view_is_closed, TIMEOUT)
 {
 	int fd, round, unloaded = 0, busy = 0, ret;
 	bool stop = false;
 	pthread_t thread;
 	struct modules m;
-	char bdf[BDF_LEN];
 
-	if (pci_find(&want_edu, 0, bdf) < 0 || pci_find(&want_mem, 0, bdf) < 0)
-		SKIP(return, NEEDS("an edu device and one with memory"));
 	if (!modules_read(&m))
 		SKIP(return, "the module could not be loaded again");
 	if (access("/sys/kernel/debug/vfio", F_OK))
@@ -227,4 +224,8 @@ UNLOAD_TEST(module_unloads_when_the_view_is_closed)
 	EXPECT_LT(0, unloaded);
 }
 
-TEST_HARNESS_MAIN
+int main(int argc, char *argv[])
+{
+	named_devices_init(argc, argv);
+	return test_harness_run(argc, argv);
+}

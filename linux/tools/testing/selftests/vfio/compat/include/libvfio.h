@@ -19,6 +19,30 @@
 #include "../../../kselftest.h"
 
 /*
+ * Newer than some kernels that have these tests
+ */
+#ifndef VFIO_DMA_UNMAP_FLAG_ALL
+#define VFIO_UNMAP_ALL			9
+#define VFIO_DMA_UNMAP_FLAG_ALL		0x2
+#endif
+
+#ifndef VFIO_DMA_MAP_FLAG_VADDR
+#define VFIO_UPDATE_VADDR		10
+#define VFIO_DMA_MAP_FLAG_VADDR		0x4
+#define VFIO_DMA_UNMAP_FLAG_VADDR	0x4
+#endif
+
+#ifndef VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
+#define VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY		3
+#define VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP	4
+#define VFIO_DEVICE_FEATURE_LOW_POWER_EXIT		5
+struct vfio_device_low_power_entry_with_wakeup {
+	__s32 wakeup_eventfd;
+	__u32 reserved;
+};
+#endif
+
+/*
  * A failed assertion ends the process, and with it the test.
  */
 #define VFIO_FAIL(...) do {							\

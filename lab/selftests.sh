@@ -16,6 +16,8 @@ compile()
 {
 	local headers=$dir/usr
 
+	# What is left of a tree that had other files names them as what it depends on
+	find "$dir" -path "$dir/kbuild-*" -prune -o -name '*.[do]' -exec rm -f {} +
 	kernel_make "$tree" headers_install INSTALL_HDR_PATH="$headers" || return 1
 	make -C "$tree/$SELFTESTS" OUTPUT="$dir" CC="$CC" \
 		KHDR_INCLUDES="-isystem $headers/include" USERLDFLAGS=-static all || return 1

@@ -6,7 +6,8 @@
 # Debian's own kernel image of a base, beside the series' modules for it: build/BASE/debian/stock
 # has Debian's bzImage and vfio modules, build/BASE/debian/patched the same image with ours.
 # These are drivers/vfio of the series, built by Debian's headers and compiler in a small
-# Debian (a chroot in the cache), with the headers that the series changes in front.
+# Debian (a chroot in the cache), with the headers that the series changes in front.  What the
+# series changes outside of drivers/vfio is Debian's, or in lab/debian/BASE.h.
 
 . "$(dirname "$0")/lib.sh"
 load_base "${1:-}"
@@ -22,6 +23,7 @@ load_base "${1:-}"
 MODULES="irqbypass iommufd vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci"
 image=$CACHE/debian/$BASE
 to=$OUT/debian
+extra=$TOP/lab/debian/$BASE.h
 
 # The chroot has all that is to be had of the base
 suites()
@@ -111,6 +113,13 @@ fetch()
 	mv -T "$new" "$image"
 }
 
+# Those that the series changes, but mm's where lab/debian/ has what is in it
+headers()
+{
+	git -C "$tree" diff --name-only --diff-filter=d base series -- include |
+		if [[ -f $extra ]]; then grep -v '/mm\.h$'; else cat; fi
+}
+
 compile()
 {
 	local work=$image/root/build file
@@ -121,12 +130,17 @@ compile()
 	while read -r file; do
 		mkdir -p "$work/${file%/*}" || return 1
 		git -C "$tree" show "series:$file" > "$work/$file" || return 1
-	done < <(git -C "$tree" diff --name-only --diff-filter=d base series -- include)
+	done < <(headers)
 	# Ours are in front of the headers' own, and those of vfio come before all others
 	cat > "$work/Kbuild" <<-'EOF'
 		export LINUXINCLUDE := -I$(src)/include $(LINUXINCLUDE)
 		obj-m := drivers/vfio/
 	EOF
+	if [[ -f $extra ]]; then
+		cp "$extra" "$work/extra.h" || return 1
+		# shellcheck disable=SC2016	# for make
+		echo 'subdir-ccflags-y += -include $(src)/extra.h' >> "$work/Kbuild"
+	fi
 	# objtool reads /proc.  It is mounted for nobody else, and goes with the process.
 	# shellcheck disable=SC2016	# for the other shell
 	unshare -m sh -c 'mount --bind /proc "$1/proc" && exec chroot "$@"' sh "$image/root" \
@@ -169,6 +183,7 @@ key=$({
 	echo "$version"
 	git -C "$tree" rev-parse series:drivers/vfio
 	git -C "$tree" diff base series -- include | sha256sum
+	cat "$TOP/lab/debian.sh" "$extra" 2>/dev/null
 } | sha256sum)
 if [[ $(cat "$to/key" 2>/dev/null) != "$key" ]]; then
 	mkdir -p "$to"

@@ -55,6 +55,7 @@ measure()
 		# What BARs hold is looked at from outside of vfio
 		options=(-a iomem=relaxed)
 	else
+		[[ -n ${DEBUG:-} ]] || say "$BASE: building kernels, as there are no modules of the series for its image"
 		build_programs stock patched
 	fi
 	[[ -x $programs/$PROGRAM ]] || die "$programs has no $PROGRAM"

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# make run		build, boot and measure stock and patched, and print the table
-# make matrix		the same table for all kernels
+# make run		boot Debian's own kernel, with its modules and with the series', measure, and
+#			print the table
+# make matrix		the same of all kernels, built here for debugging
 # make test		everything that says whether the series is right: all of it on the
 #			newest kernel, and static checks of the others unless BASE is given;
 #			BASE=all: all of it on all
@@ -32,6 +33,7 @@
 # make help		this text
 #
 # BASE=7.3		which kernel: a folder in series/; the newest one if not given
+# DEBUG=1		make run: build stock and patched here, with KASAN, lockdep and debugfs
 # KERNEL_SRC=PATH	a tree or tarball of it instead of Debian's
 # CACHE=PATH		where sources and compiled objects are kept
 # BUILD=PATH		where the rest is built, instead of build/
@@ -53,7 +55,7 @@
 bases := $(shell cd series && echo */base.conf | tr ' ' '\n' | sed 's,/.*,,' | sort -V)
 given := $(BASE)
 BASE ?= $(lastword $(bases))
-variables := KERNEL_SRC CACHE BUILD ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS V SET BOOT
+variables := DEBUG KERNEL_SRC CACHE BUILD ONLY FORCE REFRESH RESUME RUNS LARGE FLAVOR JOBS V SET BOOT
 export $(variables)
 
 # An empty variable is one that is not set.
@@ -75,7 +77,7 @@ run:
 	@lab/run.sh '$(BASE)'
 
 matrix:
-	@lab/run.sh $(if $(given),'$(given)',$(bases))
+	@DEBUG=1 lab/run.sh $(if $(given),'$(given)',$(bases))
 
 bench:
 	@lab/bench.sh '$(BASE)'

@@ -40,7 +40,7 @@ boot()
 	fi
 	rm -f "$out.tsv"
 	progress "measuring $variant $BASE, run $run" "$out.out" \
-		"$VMTEST" -i -c 1 -m 3072 -t 3600 -l "$log" \
+		"$VMTEST" -i -a norandmaps -c 1 -m 3072 -t 3600 -l "$log" \
 		-o "memory-backend-ram,id=large,share=on,size=$LARGE,reserve=off" \
 		-d ivshmem-plain,memdev=large,master=on \
 		-f "$programs/modules-$variant/iommu_floor.ko" \

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Usage: deps.sh [source|run|bench|mail|test|bisect]
+# Usage: deps.sh [source|run|debian|bench|mail|test|bisect]
 #
 # Make sure that the packages in lab/packages are installed: those to get the source and
 # make a series of it, also those to build and run the kernels, to measure them, to mail
@@ -13,11 +13,12 @@
 case ${1:-test} in
 source)	kinds=source ;;
 run)	kinds='source|run' ;;
+debian)	kinds='source|run|debian' ;;
 bench)	kinds='source|run|bench' ;;
 mail)	kinds='source|mail' ;;
 test|bisect)
 	kinds='source|run|bench|test' ;;
-*)	die "usage: deps.sh [source|run|bench|mail|test|bisect]" ;;
+*)	die "usage: deps.sh [source|run|debian|bench|mail|test|bisect]" ;;
 esac
 
 mapfile -t wanted < <(awk -v kinds="^($kinds)\$" '$1 ~ kinds { print $2 }' "$TOP/lab/packages")

@@ -10,47 +10,11 @@
 
 . "$(dirname "$0")/lib.sh"
 load_base "${1:-}"
+# shellcheck source=lab/mirror.sh
+. "$TOP/lab/mirror.sh"
 "$TOP/lab/deps.sh" source
 
-apt='' new='' deb=''
-readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
-
-# The addresses apt is configured with, in either of its formats.
-apt_uris()
-{
-	local apt_etc=${APT_ETC:-/etc/apt}
-
-	{
-		cat "$apt_etc/sources.list" "$apt_etc/sources.list.d"/*.list 2>/dev/null |
-			sed -nE 's/^[[:space:]]*deb(-src)?[[:space:]]+(\[[^]]*\][[:space:]]+)?([^[:space:]]+).*/\3/p'
-		cat "$apt_etc/sources.list" "$apt_etc/sources.list.d"/*.sources 2>/dev/null |
-			sed -nE 's/^[Uu][Rr][Ii][Ss]:[[:space:]]*(.*)/\1/p' | tr -s ' \t' '\n'
-	} | sed 's,/*$,,' | awk 'NF && !seen[$0]++'
-}
-
-# The ones that may have a suite: the security archive stands beside the main one.
-mirrors_for()
-{
-	local suite=$1 uri
-
-	for uri in $(apt_uris); do
-		case $suite:$uri in
-		*-security:*debian-security)	echo "$uri" ;;
-		*-security:*/debian)		echo "$uri-security" ;;
-		*:*debian-security)		echo "${uri%-security}" ;;
-		*:*/debian)			echo "$uri" ;;
-		esac
-	done | awk '!seen[$0]++'
-}
-
-private_apt()
-{
-	apt-get -q -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=- \
-		-o Dir::State::lists="$apt/lists" -o Dir::State::status="$apt/status" \
-		-o Dir::Cache="$apt/cache" -o APT::Sandbox::User="$(id -un)" \
-		-o Acquire::Languages=none -o Acquire::Retries=3 \
-		-o Acquire::Check-Valid-Until=false -o APT::Update::Error-Mode=any "$@"
-}
+new='' deb=''
 
 apt_fetch()
 {
@@ -69,11 +33,7 @@ download()
 	local suite mirror log=$LOGS/fetch.log attempt why="apt is configured with no Debian mirror"
 
 	command -v apt-get >/dev/null || die "no apt-get here; give a kernel tree or tarball with KERNEL_SRC="
-	[[ -r $KEYRING ]] || die "$KEYRING is missing; install debian-archive-keyring"
-
-	scratch apt "$CACHE"
-	mkdir -p "$apt"/{lists/partial,cache/archives/partial,download}
-	: > "$apt/status"
+	apt_begin
 	for suite in $DEBIAN_SUITES; do
 		for mirror in $(mirrors_for "$suite"); do
 			echo "deb [signed-by=$KEYRING] $mirror $suite main" > "$apt/sources.list"

@@ -95,7 +95,7 @@ load_base()
 	KERNELS=$OUT
 	[[ $FLAVOR == debug ]] || KERNELS=$OUT/$FLAVOR
 	LOGS=$KERNELS/logs
-	KERNEL=$BASE DEBIAN_PACKAGE='' DEBIAN_SUITES='' MIN_VERSION='' EXTRA_CONFIG='' BUILD_LINES='' CHECK_X86_64='' CHECK_ARM64=''
+	KERNEL=$BASE DEBIAN_PACKAGE='' DEBIAN_SUITES='' DEBIAN_RELEASE='' MIN_VERSION='' EXTRA_CONFIG='' BUILD_LINES='' CHECK_X86_64='' CHECK_ARM64=''
 	# shellcheck source=/dev/null
 	. "$SERIES/base.conf"
 	[[ $JOBS =~ ^[1-9][0-9]*$ ]] || die "JOBS=$JOBS: not a number of processes"

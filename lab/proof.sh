@@ -225,6 +225,9 @@ word()
 
 [[ -f $TOP/lab/reverts.list ]] || die "lab/reverts.list is missing"
 newest=$(bases | tail -n 1)
+for name in ${only[@]+"${only[@]}"}; do
+	known "${name%%:*}" "$({ echo stock; echo patched; sed -n 's/^\([a-z0-9-]*\) *|.*/\1/p' "$TOP/lab/reverts.list"; })"
+done
 "$TOP/lab/compose.sh" "$BASE" > /dev/null
 names=()
 while IFS='|' read -r name tests _; do
@@ -234,7 +237,7 @@ while IFS='|' read -r name tests _; do
 	names+=("$name")
 done < "$TOP/lab/reverts.list"
 for name in ${only[@]+"${only[@]}"}; do
-	known "${name%%:*}" "$(printf '%s\n' stock patched "${names[@]}")"
+	[[ $name =~ ^(stock|patched)(:|$) ]] || is_listed "$name" || die "the revert $name is not for $BASE"
 done
 ((${#only[@]})) || only=(patched "${names[@]}" stock)
 tried=0

@@ -73,6 +73,8 @@ static void open_devices(struct p2p *p, const char *name)
 		ret = p2p_open_peer(p);
 	if (ret == -ENODEV)
 		fact(name, NO_DEVICES);
+	else if (ret == -ENOMEM)
+		fact(name, "n/a (cannot map the BAR by way of sysfs: boot with iomem=relaxed)");
 	else if (ret)
 		fact(name, "n/a (cannot open the devices: %s)", error_name(ret));
 	if (ret)
@@ -101,13 +103,13 @@ static const char *landed(int ret)
 
 static const char *mapped(int ret)
 {
-	return ret == 1 ? "mapped" : ret == 0 ? "gone" : "n/a (page tables not shown)";
+	return ret == 1 ? "mapped" : ret == 0 ? "gone" : "not in this kernel";
 }
 
-/* Whatever is left of the mapping itself */
+/* Whatever is left of a mapping, by whether DMA lands there */
 static const char *dropped(int ret)
 {
-	return ret == 1 ? "stays" : ret == 0 ? "dropped" : "n/a (page tables not shown)";
+	return ret == 1 ? "stays" : ret == 0 ? "dropped" : "n/a (DMA did not end)";
 }
 
 /* The hole itself, all along one device's life */
@@ -274,7 +276,12 @@ static void two_devices(const char *name, bool first)
 
 	munmap(first ? area : area + SZ_64K, SZ_64K);
 	dev_close(first ? &p.b : &c);
-	fact(name, "%s", dropped(iommu_lookup(p.bdf_a, IOVA_BAR + (first ? 0 : SZ_64K), NULL)));
+	if (!first)
+		p.window = pci_sysfs_map(bdf, index, SZ_1M);
+	if (!p.window)
+		fact(name, "n/a (cannot map the BAR by way of sysfs)");
+	else
+		fact(name, "%s", dropped(p2p_lands(&p, IOVA_BAR + (first ? 0 : SZ_64K), 0)));
 }
 
 static void measure_two_devices_first(void)
@@ -310,7 +317,7 @@ static void measure_two_containers(void)
 		return;
 	}
 	p2p_release(&p, bar, SZ_64K);
-	fact(name, "%s", dropped(iommu_lookup(p.bdf_a, IOVA_BAR, NULL)));
+	fact(name, "%s", dropped(p2p_lands(&p, IOVA_BAR, 0)));
 }
 
 /*

@@ -12,6 +12,7 @@ expect 'make proof ONLY=typo' fail 'ONLY=typo: there is no such thing; there are
 for size in 3G 16 0G 1M 512G; do
 	expect "make bench LARGE=$size" fail "LARGE=$size: .* give a power of two" in_make bench BASE=0.1 LARGE=$size
 done
+expect 'make run DEBUG=2' fail 'DEBUG=2: give 1, or nothing' in_make run BASE=0.1 DEBUG=2
 expect 'make run FLAVOR=base' fail "unknown FLAVOR 'base'" in_make run BASE=0.1 FLAVOR=base
 expect 'a CDPATH changes nothing' 0 "unknown BASE '9.9'" bash -c "cd '$project/..' && ! CDPATH=. '$project/lab/build.sh' 9.9 stock"
 expect 'lab/selftest.sh ONLY=typo' fail 'ONLY=typo: there is no such thing' env ONLY=typo "$project/lab/selftest.sh" 0.1

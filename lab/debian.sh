@@ -183,7 +183,8 @@ key=$({
 	echo "$version"
 	git -C "$tree" rev-parse series:drivers/vfio
 	git -C "$tree" diff base series -- include | sha256sum
-	cat "$TOP/lab/debian.sh" "$extra" 2>/dev/null
+	cat "$TOP/lab/debian.sh"
+	[[ ! -f $extra ]] || cat "$extra"
 } | sha256sum)
 if [[ $(cat "$to/key" 2>/dev/null) != "$key" ]]; then
 	mkdir -p "$to"

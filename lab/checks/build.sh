@@ -167,10 +167,10 @@ build()
 	done
 }
 
-# The compiler's warnings, each with no line number
+# The compiler's warnings.  What it says of a header counts once, however many files include it
 warnings()
 {
-	grep -E ': (warning|error): |^error: ' "$1" || :
+	grep -E ': (warning|error): |^error: ' "$1" | awk '!/^[^ ]*\/include\// || !seen[$0]++' || :
 }
 
 build_functions="configure prepare kmake build check_symbols warnings added normalize"

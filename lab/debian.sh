@@ -14,7 +14,7 @@ load_base "${1:-}"
 # shellcheck source=lab/mirror.sh
 . "$TOP/lab/mirror.sh"
 
-[[ -n ${DEBIAN_RELEASE:-} ]] ||
+[[ -n $DEBIAN_RELEASE ]] ||
 	die "$BASE is not built for Debian's own image; make run BASE=$BASE DEBUG=1 builds a kernel of its own"
 "$TOP/lab/deps.sh" debian
 [[ $(id -u) == 0 ]] || die "modules for Debian's image are built in a chroot, which takes root; DEBUG=1 needs none"
@@ -24,22 +24,18 @@ MODULES="irqbypass iommufd vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-
 image=$CACHE/debian/$BASE
 to=$OUT/debian
 extra=$TOP/lab/debian/$BASE.h
+new=''
 
-# The chroot has all that is to be had of the base
-suites()
-{
-	printf '%s\n' "$DEBIAN_RELEASE" "$DEBIAN_RELEASE-security" "$DEBIAN_RELEASE-backports"
-}
-
+# Where kernels of the release may be
 sources()
 {
 	local suite mirror
 
-	while read -r suite; do
+	for suite in "$DEBIAN_RELEASE"{,-security,-backports}; do
 		mirror=$(mirrors_for "$suite" | head -n 1)
 		[[ -n $mirror ]] || die "apt is configured with no Debian mirror"
 		echo "deb [signed-by=$KEYRING] $mirror $suite main"
-	done < <(suites)
+	done
 }
 
 # The newest kernel of the base: what its headers are called
@@ -86,7 +82,7 @@ make_chroot()
 	ln -sf gawk "$new/root/usr/bin/awk"
 }
 
-# Leaves all of it in $image, for as long as it is the newest
+# Leaves all of it in $image, once.  REFRESH=1 looks for a newer kernel
 fetch()
 {
 	local version log=$LOGS/debian.log
@@ -103,7 +99,6 @@ fetch()
 	[[ ! -f $image/version || $(< "$image/version") != "$version" ]] || return 0
 	new=$apt/new
 	mkdir -p "$new"
-	HOW_FAR=
 	progress "fetching Debian's image, $version" "$log" fetch_image "$version" ||
 		die "cannot fetch Debian's image: $(why_apt_failed "$log" "the mirror that apt is configured with")"
 	progress "making a small Debian with its headers" "$log" make_chroot "$version" ||
@@ -113,7 +108,7 @@ fetch()
 	mv -T "$new" "$image"
 }
 
-# Those that the series changes, but mm's where lab/debian/ has what is in it
+# The headers that the series changes, but mm.h where lab/debian/ stands in for it
 headers()
 {
 	git -C "$tree" diff --name-only --diff-filter=d base series -- include |
@@ -159,13 +154,12 @@ put()
 	cp "$file" "$dir/bzImage"
 	for name in $MODULES; do
 		for from in "${@:2}"; do
-			file=$(find "$from" -name "$name.ko*" ! -name '*.cmd' -print -quit)
+			file=$(find "$from" -name "$name.ko*" -print -quit)
 			[[ -z $file ]] || break
 		done
 		case $file in
 		'')	continue ;;
 		*.xz)	xz -dc "$file" > "$dir/modules/$name.ko" ;;
-		*.zst)	zstd -qdc "$file" > "$dir/modules/$name.ko" ;;
 		*)	cp "$file" "$dir/modules/$name.ko" ;;
 		esac
 		echo "$name.ko" >> "$dir/modules/order"

@@ -16,7 +16,7 @@ compile()
 {
 	local headers=$dir/usr
 
-	# What is left of a tree that had other files names them as what it depends on
+	# Of an earlier tree there may be objects that depend on files which this one has not
 	find "$dir" -path "$dir/kbuild-*" -prune -o -name '*.[do]' -exec rm -f {} +
 	kernel_make "$tree" headers_install INSTALL_HDR_PATH="$headers" || return 1
 	make -C "$tree/$SELFTESTS" OUTPUT="$dir" CC="$CC" \

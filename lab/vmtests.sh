@@ -68,7 +68,7 @@ sum()
 				word = "not ok"
 				text = text " (passes, lab/expected.list says it fails)"
 			}
-			# Reasons in capitals, as in small letters
+			# The reason is what follows "# SKIP", in capitals or not
 			reason = ""
 			if (word == "skip" && match(text, / *# *[Ss][Kk][Ii][Pp] */)) {
 				reason = substr(text, RSTART + RLENGTH)

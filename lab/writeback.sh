@@ -133,7 +133,7 @@ write_shared()
 		echo
 		# The globs that were there are kept where they still cover the files.
 		git -C "$TREE" diff-tree -r --no-commit-id --name-only --diff-filter=d "$commit" |
-			grep -vxFf <(sed 's/^Line: \([^:]*\): .*/\1/' "$work/lines") | cover "$TOP/$msg"
+			{ grep -vxFf <(sed 's/^Line: \([^:]*\): .*/\1/' "$work/lines") || :; } | cover "$TOP/$msg"
 		cat "$work/lines"
 	} > "$work/msg"
 	wanted "$msg" < "$work/msg"

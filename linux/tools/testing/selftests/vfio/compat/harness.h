@@ -47,19 +47,18 @@ static inline void compat_skip(struct __test_metadata *_metadata, const char *fu
 /* What -f FIXTURE and -t TEST name is run, or all if there are none of these */
 static inline bool compat_selected(const struct __test_metadata *t, int argc, char **argv)
 {
-	bool all = true;
+	bool named = false;
 	int i;
 
 	for (i = 1; i + 1 < argc; i++) {
-		if (!strcmp(argv[i], "-f") && !strcmp(argv[++i], t->fixture->name))
-			return true;
-		if (!strcmp(argv[i], "-t") && !strcmp(argv[++i], t->name))
+		if (strcmp(argv[i], "-f") && strcmp(argv[i], "-t"))
+			continue;
+		named = true;
+		if (!strcmp(argv[i + 1], argv[i][1] == 'f' ? t->fixture->name : t->name))
 			return true;
 	}
-	for (i = 1; i < argc; i++)
-		all = all && strcmp(argv[i], "-f") && strcmp(argv[i], "-t");
 
-	return all;
+	return !named;
 }
 
 static inline int compat_run(int argc, char **argv)

@@ -139,6 +139,17 @@ int p2p_lands(struct p2p *p, u64 iova, size_t offset)
 	return seen == before ? 0 : -EIO;
 }
 
+/* Where the first of SPAN bytes is that is another one, or SPAN */
+static int find_other(const u8 *bytes, u8 byte)
+{
+	int i;
+
+	for (i = 0; i < SPAN && bytes[i] == byte; i++)
+		;
+
+	return i;
+}
+
 int p2p_still_reads(struct p2p *p, u64 iova, u8 byte)
 {
 	const u8 *seen = p->scratch;
@@ -149,9 +160,7 @@ int p2p_still_reads(struct p2p *p, u64 iova, u8 byte)
 	if (ret)
 		return ret;
 
-	for (i = 0; i < SPAN; i++)
-		if (seen[i] != byte)
-			break;
+	i = find_other(seen, byte);
 	if (i == SPAN)
 		return 1;
 
@@ -187,9 +196,7 @@ int p2p_agrees(struct p2p *p, u64 iova, void *ram)
 	if (ret)
 		return ret;
 
-	for (i = 0; i < SPAN; i++)
-		if (bytes[i] != byte)
-			break;
+	i = find_other(bytes, byte);
 	if (i == SPAN)
 		return 1;
 
